@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Storage types of logits and their exact widening to float32.
+#pragma once
+
+#include "arith.h"
+
+namespace fusedraw {
+
+enum class DType : uint8_t { kFloat32, kBFloat16, kFloat16 };
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+FD_FN float widen(float x) { return x; }
+FD_FN float widen(BFloat16 x) { return float_of(uint32_t(x.bits) << 16); }
+FD_FN float widen(Float16 x) {
+  const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 31u,
+                 fraction = x.bits & 1023u;
+  if (exponent == 31) return float_of(sign | 0x7f800000u | fraction << 13);
+  if (exponent == 0) {  // subnormal: fraction * 2^-24, exact in float32
+    const float magnitude = float(int(fraction)) * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+  }
+  return float_of(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+// The value that takes no part in a draw, in the row's own type.
+FD_FN void set_neg_inf(float& x) { x = float_of(0xff800000u); }
+FD_FN void set_neg_inf(BFloat16& x) { x.bits = 0xff80u; }
+FD_FN void set_neg_inf(Float16& x) { x.bits = 0xfc00u; }
+
+FD_FN int64_t size_of(DType t) { return t == DType::kFloat32 ? 4 : 2; }
+
+}  // namespace fusedraw

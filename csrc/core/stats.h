@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// By-products of a draw from integer sums: float64 inside, one rounding to float32 at the end.
+// Zero results are +0 (hence the `+ 0.0f`).
+#pragma once
+
+#include "noise.h"
+#include "weight.h"
+
+namespace fusedraw {
+
+// Integer sums of a row's weights; g, h carry -t*e and t*t*e for the entropies.
+struct Sums {
+  u128 s = 0, g = 0, h = 0;
+};
+
+// LS(S) = ln(S / 2^43).
+FD_FN double log_sum(u128 s) {
+  int k;
+  const double z = split_binade(to_double(s) * 0x1p-43, k);
+  return double(k) * kLn2 + twice_atanh((z - 1.0) / (z + 1.0));
+}
+
+FD_FN float log_prob(float t, double ls) { return float(double(t) * kLn2 - ls) + 0.0f; }
+
+FD_FN float entropy_of(const Sums& a) {
+  return float(log_sum(a.s) + kLn2 * (to_double(a.g) / to_double(a.s))) + 0.0f;
+}
+
+FD_FN float varentropy_of(const Sums& a) {
+  const double d = to_double(a.s), g = to_double(a.g) / d, h = to_double(a.h) / d;
+  const double v = kLn2 * kLn2 * (h - g * g);
+  return float(v > 0.0 ? v : 0.0);
+}
+
+// The behaviour policy's log-probability of a token: w its weight if kept (else 0), support the size
+// of U if the token lies in U (else 0).
+FD_FN float mixture_log_prob(uint64_t w, u128 s_kept, float mix_eps, int64_t support) {
+  const double eps = double(mix_eps);
+  double mu = w == 0 ? 0.0 : (1.0 - eps) * (to_double(w) / to_double(s_kept));
+  if (eps > 0.0 && support > 0) mu = mu + eps / to_double(uint64_t(support));
+  if (mu > 1.0) mu = 1.0;
+  if (!(mu > 0.0)) return -inf32();
+  return float(-neg_log(mu)) + 0.0f;
+}
+
+FD_FN float softmax_of(float e, double d_sum) { return float(0x1p43 * double(e) / d_sum); }
+
+}  // namespace fusedraw

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine for AVX-512 F, BW, DQ and VL (Skylake-X, Zen 4 and later).
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define FUSEDRAW_HAVE_FMA 1
+#include "engine_headers.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt")
+#endif
+
+#include "../core/engine.h"
+#include "../core/stats.h"
+#include "simd_avx512.h"
+#include "passes/engine.inl"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace fusedraw {
+
+const Engine& avx512_engine() {
+  static const Engine engine = {"avx512",
+                                []() -> bool { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"); },
+                                sample_row,
+                                softmax_row,
+                                filter_row,
+                                multinomial_row,
+                                weight_hash};
+  return engine;
+}
+
+}  // namespace fusedraw
+#endif

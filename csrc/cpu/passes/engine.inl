@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole engine of one instruction set: included once by each, inside its target region, after
+// its verbs (struct V).
+#pragma once
+
+#include "row.inl"
+#include "sums.inl"
+#include "noise.inl"
+#include "race.inl"
+#include "list.inl"
+#include "select.inl"
+#include "sample.inl"
+#include "softmax.inl"
+#include "multinomial.inl"
+
+namespace fusedraw {
+namespace {
+
+// Hashes the weights that the vector code gives, float by float.
+uint64_t weight_hash(uint32_t begin, uint32_t end) {
+  uint64_t h = kHashSeed;
+  alignas(64) float t[V::kLanes], hi[V::kLanes];
+  for (uint64_t u = begin; u < end; u += V::kLanes) {
+    for (int i = 0; i < V::kLanes; ++i) {
+      const uint64_t bits = u + uint64_t(i) < end ? u + uint64_t(i) : u;
+      t[i] = float_of(uint32_t(bits));
+    }
+    const V::F e = LogitLanes::exp2(V::max(V::load(t), V::set(kClampT)));
+    V::store(hi, V::keep(V::gt(e, V::set(kNoWeight)), e));
+    for (int i = 0; i < V::kLanes && u + uint64_t(i) < end; ++i) h = hash_step(h, fixed43(hi[i]));
+  }
+  return h;
+}
+
+}  // namespace
+}  // namespace fusedraw

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// Short lists of candidates (value, id), ids ascending: gathering, exact selection, the race on a list.
+//
+// Ids are 32-bit here: rows of 2^32 tokens and more take the counting paths of select.inl instead.
+#pragma once
+
+namespace fusedraw {
+namespace {
+
+constexpr int64_t kListCapacity = 65536;
+
+struct List {
+  float* x = nullptr;
+  uint32_t* id = nullptr;
+  int64_t n = 0, capacity = 0;
+};
+
+// Room for `capacity` candidates and the overhang of compress() and of whole-block readers.
+List make_list(Scratch& scratch, Scratch::Slot slot, int64_t capacity) {
+  const size_t padded = size_t(capacity) + kBlock + V::kLanes;
+  List l;
+  l.x = scratch.array<float>(slot, 2 * padded);
+  l.id = reinterpret_cast<uint32_t*>(l.x + padded);
+  l.capacity = capacity;
+  return l;
+}
+
+// Appends the tokens of a block with lo <= x <= hi. False when the list is full (n is then at most
+// its capacity and the list incomplete).
+bool gather_block(List& l, const float* x, V::I first_ids, float lo, float hi) {
+  const V::F low = V::set(lo), high = V::set(hi);
+  for (int j = 0; j < kVecs; ++j) {
+    const V::F v = V::load(x + j * V::kLanes);
+    const V::M m = V::both(V::ge(v, low), V::ge(high, v));
+    if (!V::any(m)) continue;
+    if (l.n + V::kLanes > l.capacity) return false;
+    l.n += V::compress(l.x + l.n, l.id + l.n, m, v,
+                       V::iadd(first_ids, V::iset(uint32_t(j * V::kLanes))));
+  }
+  return true;
+}
+
+// All kept tokens with x >= lo.
+bool gather_row(List& l, const Row& r, const Cut& cut, float lo) {
+  if (r.cols >= int64_t{1} << 32) return false;
+  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  for (int64_t b = 0; b < r.blocks; ++b) {
+    if (r.block_max[b] < lo || !block_alive(r, cut, b)) continue;
+    const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
+    const V::I ids = V::iadd(V::iset(uint32_t(b * kBlock)), V::iota());
+    if (!gather_block(l, x, ids, lo > smallest_valid(r) ? lo : smallest_valid(r), kFltMax))
+      return false;
+  }
+  return true;
+}
+
+// Keeps of a list what a cut keeps.
+void cut_list(List& l, const Cut& cut) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < l.n; ++i) {
+    if (!keeps(cut, l.x[i], l.id[i])) continue;
+    l.x[n] = l.x[i];
+    l.id[n++] = l.id[i];
+  }
+  l.n = n;
+}
+
+// A token as one integer that sorts by the order of the law, largest first. Of a type of this
+// namespace, so that library algorithms instantiated on it stay inside the instruction set.
+struct Ranked {
+  uint64_t key;
+  uint64_t w;
+  bool operator<(const Ranked& o) const { return key > o.key; }
+  float x() const { return from_order_key(uint32_t(key >> 32)); }
+  uint32_t id() const { return ~uint32_t(key); }
+};
+Ranked ranked(float x, uint32_t id, uint64_t w) {
+  return {uint64_t(order_key(x)) << 32 | uint32_t(~id), w};
+}
+
+Ranked* rank_list(const List& l, const WeightRule& rule, bool weights, Scratch& scratch) {
+  Ranked* t = scratch.array<Ranked>(Scratch::kKeys, size_t(l.n));
+  for (int64_t i = 0; i < l.n; ++i)
+    t[i] = ranked(l.x[i], l.id[i], weights ? weight_of(rule, l.x[i]) : 0);
+  return t;
+}
+
+// The cut after the first k of a list, k <= n.
+Cut cut_after(const Ranked& last, bool ties_all) {
+  return {last.x(), ties_all ? kAllTies : int64_t(last.id())};
+}
+Cut list_top_k(const List& l, int64_t k, bool ties_all, Scratch& scratch) {
+  Ranked* t = rank_list(l, WeightRule{}, false, scratch);
+  std::nth_element(t, t + (k - 1), t + l.n);
+  return cut_after(t[k - 1], ties_all);
+}
+
+// The shortest prefix of a list whose weight, after `above`, reaches target; all of it if none does.
+// Halves around the median, so linear in n.
+Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, bool ties_all,
+               Scratch& scratch) {
+  Ranked* t = rank_list(l, rule, true, scratch);
+  int64_t begin = 0, end = l.n;
+  while (end - begin > 1) {
+    const int64_t middle = begin + (end - begin) / 2;  // prefix [begin, middle) is not empty
+    std::nth_element(t + begin, t + middle, t + end);
+    u128 upper = above;
+    for (int64_t i = begin; i < middle; ++i) upper += t[i].w;
+    if (upper >= target) {
+      end = middle;
+    } else {
+      above = upper;
+      begin = middle;
+    }
+  }
+  return cut_after(t[begin], ties_all);
+}
+
+u128 list_sum(const List& l, const WeightRule& rule) {
+  u128 s = 0;
+  for (int64_t i = 0; i < l.n; ++i) s += weight_of(rule, l.x[i]);
+  return s;
+}
+
+// The race over a list of kept tokens.
+int64_t race_list(const List& l, const WeightRule& rule, bool explore, const Noise& noise,
+                  Scratch& scratch) {
+  uint64_t* w = scratch.array<uint64_t>(Scratch::kListWeights, size_t(l.n));
+  for (int64_t i = 0; i < l.n; ++i) w[i] = explore ? 1 : weight_of(rule, l.x[i]);
+  Winner best;
+  int64_t winner_begin = 0, winner_end = 0;
+  for (int64_t i = 0; i < l.n;) {
+    const int64_t block = l.id[i] / kBlock, begin = i;
+    uint64_t mass = 0;
+    for (; i < l.n && l.id[i] / kBlock == block; ++i) mass += w[i];
+    if (mass == 0) continue;
+    const uint64_t r64 = noise_r64(noise, kPurposeBlock, block);
+    const double d = to_double(mass);
+    if (best.id >= 0 && uniform_open(r64) * (1.0 - 0x1p-48) / d > best.value) continue;
+    const double value = exponential(r64) / d;
+    if (!best.better(value, block)) continue;
+    best.value = value;
+    best.id = block;
+    winner_begin = begin;
+    winner_end = i;
+  }
+  best = Winner{};
+  for (int64_t i = winner_begin; i < winner_end; ++i) {
+    if (w[i] == 0) continue;
+    const uint64_t r64 = noise_r64(noise, kPurposeToken, l.id[i]);
+    const double d = to_double(w[i]);
+    if (best.id >= 0 && uniform_open(r64) * (1.0 - 0x1p-48) / d > best.value) continue;
+    const double value = exponential(r64) / d;
+    if (!best.better(value, l.id[i])) continue;
+    best.value = value;
+    best.id = l.id[i];
+  }
+  return best.id;
+}
+
+}  // namespace
+}  // namespace fusedraw

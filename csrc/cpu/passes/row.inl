@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row as blocks of 256 float32 values, and the one pass that every operation begins with.
+//
+// Only this file knows dtypes, masks and the partial last block: excluded tokens and the padding read
+// as `pad` (-inf for logits, 0 for probabilities), which never changes a draw.
+#pragma once
+
+namespace fusedraw {
+namespace {
+
+constexpr int kVecs = kBlock / V::kLanes;
+
+struct Row {
+  const void* data = nullptr;       // the row, in its own type
+  const void* tail = nullptr;       // the padded last block, or null when V % 256 == 0
+  const uint32_t* mask = nullptr;   // packed bits padded to whole blocks, or null
+  int64_t cols = 0, blocks = 0;
+  float pad = 0.0f;
+  bool probs = false;
+  // Widens block b into out; returns out, or the row itself where nothing has to be done.
+  const float* (*fetch)(const Row&, int64_t b, float* out) = nullptr;
+  void (*scan)(const Row&, int64_t begin, int64_t end, struct ScanPart&) = nullptr;
+
+  float* group_max = nullptr;  // [blocks, V::kLanes]
+  float* block_max = nullptr;  // [blocks]
+  WeightRule rule;
+};
+
+struct ScanPart {
+  float max;
+  bool nan, negative;
+};
+
+template <typename T>
+const T* block_data(const Row& r, int64_t b) {
+  return r.tail != nullptr && b == r.blocks - 1 ? static_cast<const T*>(r.tail)
+                                                : static_cast<const T*>(r.data) + b * kBlock;
+}
+
+template <typename T, bool kMasked>
+V::F load_lanes(const Row& r, const T* p, int64_t b, int j) {
+  V::F x = V::load(p + j * V::kLanes);
+  if (kMasked) {
+    constexpr int kPerWord = 32 / V::kLanes;
+    const uint32_t word = r.mask[b * (kBlock / 32) + j / kPerWord];
+    x = V::select(V::from_bits(word >> (j % kPerWord * V::kLanes)), x, V::set(r.pad));
+  }
+  return x;
+}
+
+template <typename T, bool kMasked>
+const float* fetch_block(const Row& r, int64_t b, float* out) {
+  const T* p = block_data<T>(r, b);
+  if constexpr (!kMasked && sizeof(T) == sizeof(float)) return reinterpret_cast<const float*>(p);
+  for (int j = 0; j < kVecs; ++j) V::store(out + j * V::kLanes, load_lanes<T, kMasked>(r, p, b, j));
+  return out;
+}
+
+// One read of the row: lane and block maxima, NaN, and for probabilities a negative value.
+template <typename T, bool kMasked, bool kProbs>
+void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
+  V::M nan = V::none(), negative = V::none();
+  V::F all = V::set(-inf32());
+  for (int64_t b = begin; b < end; ++b) {
+    const T* p = block_data<T>(r, b);
+    V::F m[4];
+    for (V::F& lane : m) lane = V::set(-inf32());
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs; j += 4) {
+      V::F x[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) x[i] = load_lanes<T, kMasked>(r, p, b, j + i);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) m[i] = V::max(x[i], m[i]);  // a NaN in x is dropped here
+      nan = V::either(nan, V::either(V::unordered(x[0], x[1]), V::unordered(x[2], x[3])));
+      if (kProbs)
+        for (int i = 0; i < 4; ++i) negative = V::either(negative, V::gt(V::set(0.0f), x[i]));
+    }
+    const V::F lanes = V::max(V::max(m[0], m[1]), V::max(m[2], m[3]));
+    V::store(r.group_max + b * V::kLanes, lanes);
+    r.block_max[b] = V::reduce_max(lanes);
+    all = V::max(lanes, all);
+  }
+  part = {V::reduce_max(all), V::any(nan), V::any(negative)};
+}
+
+template <typename T, bool kMasked>
+void bind(Row& r) {
+  r.fetch = fetch_block<T, kMasked>;
+  r.scan = r.probs ? scan_blocks<T, kMasked, true> : scan_blocks<T, kMasked, false>;
+}
+
+template <typename T>
+void open_typed(Row& r, const T* data, Scratch& scratch) {
+  r.data = data;
+  if (const int64_t rest = r.cols % kBlock; rest != 0) {
+    T* tail = scratch.array<T>(Scratch::kTail, kBlock);
+    memcpy(tail, data + r.cols - rest, size_t(rest) * sizeof(T));
+    for (int64_t i = rest; i < kBlock; ++i) {
+      tail[i] = T{};
+      if (!r.probs) set_neg_inf(tail[i]);
+    }
+    r.tail = tail;
+  }
+  if (r.mask != nullptr)
+    bind<T, true>(r);
+  else
+    bind<T, false>(r);
+}
+
+// Eight bools to eight bits (bytes are 0 or 1, as torch keeps them).
+uint32_t pack_bools(const uint8_t* p) {
+  uint64_t bytes;
+  memcpy(&bytes, p, 8);
+  return uint32_t(bytes * 0x0102040810204080ull >> 56);
+}
+
+const uint32_t* pack_mask(const MaskView& m, int64_t row, int64_t cols, Scratch& scratch) {
+  if (m.kind == MaskView::Kind::kNone) return nullptr;
+  const int64_t words = (cols + kBlock - 1) / kBlock * (kBlock / 32);
+  uint32_t* out = scratch.array<uint32_t>(Scratch::kMaskWords, size_t(words));
+  memset(out, 0, size_t(words) * 4);
+  if (m.kind == MaskView::Kind::kBits) {
+    memcpy(out, static_cast<const uint32_t*>(m.data) + row * m.row_stride,
+           size_t((cols + 31) / 32) * 4);
+    if (cols % 32 != 0) out[cols / 32] &= (1u << cols % 32) - 1;
+    return out;
+  }
+  const uint8_t* from = static_cast<const uint8_t*>(m.data) + row * m.row_stride;
+  int64_t i = 0;
+  for (; i + 8 <= cols; i += 8) out[i / 32] |= pack_bools(from + i) << (i % 32);
+  for (; i < cols; ++i) out[i / 32] |= uint32_t(from[i] != 0) << (i % 32);
+  return out;
+}
+
+Row open_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs, Scratch& scratch) {
+  Row r;
+  r.cols = v.cols;
+  r.blocks = (v.cols + kBlock - 1) / kBlock;
+  r.probs = probs;
+  r.pad = probs ? 0.0f : -inf32();
+  r.mask = pack_mask(mask, row, v.cols, scratch);
+  r.group_max = scratch.array<float>(Scratch::kGroupMax, size_t(r.blocks * V::kLanes));
+  // Readers take whole vectors of block maxima: the padding must not count.
+  r.block_max = scratch.array<float>(Scratch::kBlockMax, size_t(r.blocks + V::kLanes * 2));
+  for (int i = 0; i < 2 * V::kLanes; ++i) r.block_max[r.blocks + i] = -inf32();
+  const int64_t offset = row * v.row_stride;
+  switch (v.dtype) {
+    case DType::kBFloat16:
+      open_typed(r, static_cast<const BFloat16*>(v.data) + offset, scratch);
+      break;
+    case DType::kFloat16:
+      open_typed(r, static_cast<const Float16*>(v.data) + offset, scratch);
+      break;
+    default:
+      open_typed(r, static_cast<const float*>(v.data) + offset, scratch);
+  }
+  return r;
+}
+
+// Splits [0, blocks) over the pool's threads; serial when there is one.
+constexpr int kMaxParts = 64;
+struct Parts {
+  int n;
+  int64_t per;
+};
+Parts split_blocks(int64_t blocks, const Pool& pool) {
+  int n = pool.threads < kMaxParts ? pool.threads : kMaxParts;
+  if (n < 1) n = 1;
+  const int64_t per = (blocks + n - 1) / n;
+  return {int((blocks + per - 1) / per), per};
+}
+void run_parts(const Parts& parts, const Pool& pool, void (*task)(void*, int64_t), void* argument) {
+  if (parts.n == 1)
+    task(argument, 0);
+  else
+    pool.run(pool.context, parts.n, task, argument);
+}
+
+struct ScanTask {
+  const Row* row;
+  Parts parts;
+  ScanPart part[kMaxParts];
+  static void run(void* argument, int64_t i) {
+    ScanTask& t = *static_cast<ScanTask*>(argument);
+    const int64_t begin = i * t.parts.per, end = begin + t.parts.per;
+    t.row->scan(*t.row, begin, end < t.row->blocks ? end : t.row->blocks, t.part[i]);
+  }
+};
+
+// The first pass. Returns the status; sets rule.m.
+uint8_t scan_row(Row& r, const Pool& pool) {
+  ScanTask task;
+  task.row = &r;
+  task.parts = split_blocks(r.blocks, pool);
+  run_parts(task.parts, pool, ScanTask::run, &task);
+  float m = -inf32();
+  bool nan = false, negative = false;
+  for (int i = 0; i < task.parts.n; ++i) {
+    m = m > task.part[i].max ? m : task.part[i].max;
+    nan |= task.part[i].nan;
+    negative |= task.part[i].negative;
+  }
+  r.rule.m = m + 0.0f;
+  if (negative) return kBadParam;
+  if (nan) return kNan;
+  if (m == inf32()) return kPosInf;
+  return m == -inf32() || (r.probs && m == 0.0f) ? kEmpty : kOk;
+}
+
+// The smallest x that counts as valid.
+float smallest_valid(const Row& r) { return r.probs ? float_of(1u) : -kFltMax; }
+
+// The first token of the order: the lowest id with x = m.
+int64_t first_token(const Row& r) {
+  int64_t b = 0;
+  while (r.block_max[b] != r.rule.m) ++b;
+  alignas(64) float buffer[kBlock];
+  const float* x = r.fetch(r, b, buffer);
+  int i = 0;
+  while (x[i] != r.rule.m) ++i;
+  return b * kBlock + i;
+}
+
+}  // namespace
+}  // namespace fusedraw

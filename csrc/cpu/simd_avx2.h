@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs of the passes in AVX2 + FMA + F16C. Included inside a target region.
+#pragma once
+
+namespace fusedraw {
+namespace {
+
+// Lane order that moves the set bits' lanes to the front, one byte a lane, for each 8-bit mask.
+struct CompressTable {
+  uint64_t order[256];
+  constexpr CompressTable() : order() {
+    for (int mask = 0; mask < 256; ++mask) {
+      int n = 0;
+      uint64_t packed = 0;
+      for (uint64_t lane = 0; lane < 8; ++lane)
+        if (mask >> lane & 1) packed |= lane << (8 * n++);
+      order[mask] = packed;
+    }
+  }
+};
+constexpr CompressTable kCompress;
+
+struct V {
+  static constexpr int kLanes = 8;
+  using F = __m256;
+  using I = __m256i;
+  using M = __m256;
+
+  static F set(float x) { return _mm256_set1_ps(x); }
+  static F load(const float* p) { return _mm256_loadu_ps(p); }
+  static F load(const BFloat16* p) {
+    const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+  }
+  static F load(const Float16* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+
+  static F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F frac(F t) { return _mm256_sub_ps(t, _mm256_floor_ps(t)); }
+  // t in [-126, 0].
+  static F scale2(F p, F t) {
+    const I n = _mm256_cvtps_epi32(_mm256_floor_ps(t));
+    return mul(p, _mm256_castsi256_ps(
+                      _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)));
+  }
+
+  static M ge(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
+  static M gt(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+  static M eq(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+  static M unordered(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
+  static M none() { return _mm256_setzero_ps(); }
+  static M either(M a, M b) { return _mm256_or_ps(a, b); }
+  static M both(M a, M b) { return _mm256_and_ps(a, b); }
+  static M but_not(M a, M b) { return _mm256_andnot_ps(b, a); }
+  static uint32_t bits(M m) { return uint32_t(_mm256_movemask_ps(m)); }
+  static M from_bits(uint32_t b) {
+    const I lane = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+    const I hit = _mm256_and_si256(_mm256_set1_epi32(int(b)), lane);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(hit, lane));
+  }
+  static bool any(M m) { return _mm256_movemask_ps(m) != 0; }
+  static F select(M m, F a, F b) { return _mm256_blendv_ps(b, a, m); }
+  static F keep(M m, F a) { return _mm256_and_ps(m, a); }
+  static float reduce_max(F a) {
+    __m128 h = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+  }
+  static float reduce_add(F a) {
+    __m128 h = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+  }
+
+  static I zero() { return _mm256_setzero_si256(); }
+  static I iset(uint32_t x) { return _mm256_set1_epi32(int(x)); }
+  static I iota() { return _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0); }
+  static I iadd(I a, I b) { return _mm256_add_epi32(a, b); }
+  static I ixor(I a, I b) { return _mm256_xor_si256(a, b); }
+  static I masked_iadd(I acc, M m, I b) {
+    return _mm256_add_epi32(acc, _mm256_and_si256(_mm256_castps_si256(m), b));
+  }
+  static I as_int(F a) { return _mm256_castps_si256(a); }
+  static int32_t reduce_iadd(I a) {
+    __m128i h = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
+  }
+  static void istore(uint32_t* p, I a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
+  }
+  static I iload(const uint32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  // Words a[0] b[0] a[1] b[1] ...
+  static void istore_interleaved(uint32_t* p, I a, I b) {
+    const I low = _mm256_unpacklo_epi32(a, b), high = _mm256_unpackhi_epi32(a, b);
+    istore(p, _mm256_permute2x128_si256(low, high, 0x20));
+    istore(p + kLanes, _mm256_permute2x128_si256(low, high, 0x31));
+  }
+  // High and low words of a * m.
+  static void mul_wide(I a, I m, I& hi, I& lo) {
+    const I even = _mm256_mul_epu32(a, m), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), m);
+    hi = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+    lo = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+  }
+  // Unsigned words to float within one unit: half the word, as signed, doubled.
+  static F to_float(I a) {
+    return mul(_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 1)), set(2.0f));
+  }
+
+  // Appends the chosen lanes of x to px and their ids to pi; returns how many. Up to kLanes
+  // elements past the end may be overwritten.
+  static int compress(float* px, uint32_t* pi, M m, F x, I ids) {
+    const uint32_t b = bits(m);
+    const I order = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(int64_t(kCompress.order[b])));
+    _mm256_storeu_ps(px, _mm256_permutevar8x32_ps(x, order));
+    istore(pi, _mm256_permutevar8x32_epi32(ids, order));
+    return __builtin_popcount(b);
+  }
+
+  // out = fl32(2^43 * e / d), as in simd_avx512.h.
+  static void store_quotient(float* p, F e, double d, double inverse) {
+    const __m256d scale = _mm256_set1_pd(0x1p43), tiny = _mm256_set1_pd(0x1p-126);
+    for (int half = 0; half < 2; ++half) {
+      const __m128 part = half ? _mm256_extractf128_ps(e, 1) : _mm256_castps256_ps128(e);
+      const __m256d a = _mm256_mul_pd(_mm256_cvtps_pd(part), scale);
+      __m256d q = _mm256_mul_pd(a, _mm256_set1_pd(inverse));
+      const __m256i tail =
+          _mm256_and_si256(_mm256_add_epi64(_mm256_castpd_si256(q), _mm256_set1_epi64x(8)),
+                           _mm256_set1_epi64x(0x1fffffff));
+      const __m256i from_middle = _mm256_sub_epi64(tail, _mm256_set1_epi64x(0x10000000));
+      const __m256i near =  // 0 <= from_middle <= 16
+          _mm256_and_si256(_mm256_cmpgt_epi64(from_middle, _mm256_set1_epi64x(-1)),
+                           _mm256_cmpgt_epi64(_mm256_set1_epi64x(17), from_middle));
+      const __m256d small = _mm256_and_pd(_mm256_cmp_pd(q, tiny, _CMP_LT_OQ),
+                                          _mm256_cmp_pd(q, _mm256_setzero_pd(), _CMP_GT_OQ));
+      const __m256d redo = _mm256_or_pd(_mm256_castsi256_pd(near), small);
+      if (__builtin_expect(_mm256_movemask_pd(redo) != 0, 0))
+        q = _mm256_div_pd(a, _mm256_set1_pd(d));
+      _mm_storeu_ps(p + 4 * half, _mm256_cvtpd_ps(q));
+    }
+  }
+  static void store_log(float* p, F t, double ls) {
+    for (int half = 0; half < 2; ++half) {
+      const __m128 part = half ? _mm256_extractf128_ps(t, 1) : _mm256_castps256_ps128(t);
+      const __m256d y = _mm256_sub_pd(_mm256_mul_pd(_mm256_cvtps_pd(part), _mm256_set1_pd(kLn2)),
+                                      _mm256_set1_pd(ls));
+      _mm_storeu_ps(p + 4 * half, _mm_add_ps(_mm256_cvtpd_ps(y), _mm_setzero_ps()));
+    }
+  }
+};
+
+}  // namespace
+}  // namespace fusedraw

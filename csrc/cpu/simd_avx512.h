@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs of the passes in AVX-512 (F, BW, DQ, VL). Included inside a target region.
+#pragma once
+
+namespace fusedraw {
+namespace {
+
+struct V {
+  static constexpr int kLanes = 16;
+  using F = __m512;
+  using I = __m512i;
+  using M = __mmask16;
+
+  static F set(float x) { return _mm512_set1_ps(x); }
+  static F load(const float* p) { return _mm512_loadu_ps(p); }
+  static F load(const BFloat16* p) {
+    const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  }
+  static F load(const Float16* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+
+  static F add(F a, F b) { return _mm512_add_ps(a, b); }
+  static F sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  // t - floor(t), and p * 2^floor(t): exact.
+  static F frac(F t) { return _mm512_sub_ps(t, _mm512_roundscale_ps(t, 0x09)); }
+  static F scale2(F p, F t) { return _mm512_scalef_ps(p, t); }
+
+  static M ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  static M gt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+  static M eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+  static M unordered(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+  static M none() { return 0; }
+  static M either(M a, M b) { return M(a | b); }
+  static M both(M a, M b) { return M(a & b); }
+  static M but_not(M a, M b) { return M(a & ~b); }
+  static uint32_t bits(M m) { return m; }
+  static M from_bits(uint32_t b) { return M(b); }
+  static bool any(M m) { return m != 0; }
+  static F select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
+  static F keep(M m, F a) { return _mm512_maskz_mov_ps(m, a); }
+  static float reduce_max(F a) { return _mm512_reduce_max_ps(a); }
+  static float reduce_add(F a) { return _mm512_reduce_add_ps(a); }
+
+  static I zero() { return _mm512_setzero_si512(); }
+  static I iset(uint32_t x) { return _mm512_set1_epi32(int(x)); }
+  static I iota() {
+    return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  }
+  static I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
+  static I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
+  static I masked_iadd(I acc, M m, I b) { return _mm512_mask_add_epi32(acc, m, acc, b); }
+  static I as_int(F a) { return _mm512_castps_si512(a); }
+  static int32_t reduce_iadd(I a) { return _mm512_reduce_add_epi32(a); }
+  static void istore(uint32_t* p, I a) { _mm512_storeu_si512(p, a); }
+  // Words a[0] b[0] a[1] b[1] ...
+  static void istore_interleaved(uint32_t* p, I a, I b) {
+    const I low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const I high = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
+    istore(p, _mm512_permutex2var_epi32(a, low, b));
+    istore(p + kLanes, _mm512_permutex2var_epi32(a, high, b));
+  }
+  // High and low words of a * m.
+  static void mul_wide(I a, I m, I& hi, I& lo) {
+    const I even = _mm512_mul_epu32(a, m), odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), m);
+    hi = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64(even, 32), odd);
+    lo = _mm512_mask_blend_epi32(0xAAAA, even, _mm512_slli_epi64(odd, 32));
+  }
+  // Unsigned words to float, rounded to nearest.
+  static F to_float(I a) { return _mm512_cvtepu32_ps(a); }
+  static I iload(const uint32_t* p) { return _mm512_loadu_si512(p); }
+
+  // Appends the chosen lanes of x to px and their ids (first + lane) to pi; returns how many.
+  // Up to kLanes elements past the end may be overwritten.
+  static int compress(float* px, uint32_t* pi, M m, F x, I ids) {
+    _mm512_storeu_ps(px, _mm512_maskz_compress_ps(m, x));
+    _mm512_storeu_si512(pi, _mm512_maskz_compress_epi32(m, ids));
+    return __builtin_popcount(m);
+  }
+
+  // out = fl32(2^43 * e / d) for 16 lanes; `inverse` is 1 / d. The quotient is found by
+  // multiplication; where it lies within 8 units of a float32 rounding boundary, or below the normal
+  // range, the division is made.
+  static void store_quotient(float* p, F e, double d, double inverse) {
+    for (int half = 0; half < 2; ++half) {
+      const __m256 part =
+          half ? _mm512_extractf32x8_ps(e, 1) : _mm512_castps512_ps256(e);
+      const __m512d a = _mm512_mul_pd(_mm512_cvtps_pd(part), _mm512_set1_pd(0x1p43));
+      const __m512d q = _mm512_mul_pd(a, _mm512_set1_pd(inverse));
+      const __m512i tail =
+          _mm512_and_si512(_mm512_add_epi64(_mm512_castpd_si512(q), _mm512_set1_epi64(8)),
+                           _mm512_set1_epi64(0x1fffffff));
+      const __mmask8 near =
+          _mm512_cmple_epu64_mask(
+              _mm512_sub_epi64(tail, _mm512_set1_epi64(0x10000000)), _mm512_set1_epi64(16)) |
+          (_mm512_cmp_pd_mask(q, _mm512_set1_pd(0x1p-126), _CMP_LT_OQ) &
+           _mm512_cmp_pd_mask(q, _mm512_setzero_pd(), _CMP_GT_OQ));
+      const __m512d exact =
+          __builtin_expect(near != 0, 0) ? _mm512_div_pd(a, _mm512_set1_pd(d)) : q;
+      _mm256_storeu_ps(p + 8 * half, _mm512_cvtpd_ps(exact));
+    }
+  }
+  // out = fl32(t * ln2 - ls) in float64, zero as +0.
+  static void store_log(float* p, F t, double ls) {
+    for (int half = 0; half < 2; ++half) {
+      const __m256 part =
+          half ? _mm512_extractf32x8_ps(t, 1) : _mm512_castps512_ps256(t);
+      const __m512d y = _mm512_sub_pd(
+          _mm512_mul_pd(_mm512_cvtps_pd(part), _mm512_set1_pd(kLn2)), _mm512_set1_pd(ls));
+      _mm256_storeu_ps(p + 8 * half,
+                       _mm256_add_ps(_mm512_cvtpd_ps(y), _mm256_setzero_ps()));
+    }
+  }
+};
+
+}  // namespace
+}  // namespace fusedraw

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Metadata checks of the operators, once for every device: what was got, what is allowed.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "../core/call.h"
+
+namespace fusedraw {
+
+using torch::stable::Tensor;
+
+// Unlike torch's own check macro, the message is the text alone, without a C++ location.
+template <typename... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+#define FUSEDRAW_CHECK(condition, ...) \
+  do {                                 \
+    if (!(condition)) ::fusedraw::fail(__VA_ARGS__); \
+  } while (false)
+
+// Bits of the `mode` argument of the operators.
+struct Mode {
+  Options options;
+  bool raise = false;
+  bool log = false;  // softmax only
+};
+Mode parse_mode(int64_t mode);
+Mode parse_softmax_mode(int64_t mode);
+
+std::string shape_text(const Tensor& t);
+// A 2-D tensor of float32, bfloat16 or float16 with unit column stride (copied if it has none).
+Tensor checked_rows(const char* op, const char* name, const Tensor& x);
+RowsView rows_view(const Tensor& x);
+// `hold` keeps a converted copy alive.
+MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const RowsView& x,
+                      Tensor& hold);
+ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, Tensor& hold);
+KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, Tensor& hold);
+// A float64 or int64 vector of length 1 or `rows`; returns the stride to walk it with.
+int64_t checked_vector(const char* op, const char* name, const Tensor& t, int64_t rows,
+                       torch::headeronly::ScalarType dtype);
+// Throws when `raise` and some row is bad.
+void raise_bad_rows(const char* op, const uint8_t* status, int64_t rows);
+
+}  // namespace fusedraw
