@@ -33,6 +33,11 @@ FD_FN void set_neg_inf(float& x) { x = float_of(0xff800000u); }
 FD_FN void set_neg_inf(BFloat16& x) { x.bits = 0xff80u; }
 FD_FN void set_neg_inf(Float16& x) { x.bits = 0xfc00u; }
 
+// What a bad row's output holds.
+FD_FN void set_nan(float& x) { x = nan32(); }
+FD_FN void set_nan(BFloat16& x) { x.bits = 0x7fc0u; }
+FD_FN void set_nan(Float16& x) { x.bits = 0x7e00u; }
+
 FD_FN int64_t size_of(DType t) { return t == DType::kFloat32 ? 4 : 2; }
 
 }  // namespace fusedraw

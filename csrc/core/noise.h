@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The noise of a row: a pure function of (key, purpose, domain, id).
 //
-// r64 is uniform on [0, 2^64); exponential(r64) is a standard exponential in (0, 45), never 0.
+// r64 is uniform on [0, 2^64); exponential(r64) is a standard exponential in [2^-65, 36.8).
 // Nothing here depends on rank, lane, slot, batch position or survivor order.
 #pragma once
 
@@ -48,6 +48,20 @@ FD_FN uint64_t noise_r64(const Noise& n, uint32_t purpose, int64_t id) {
     if (const ForcedNoise* f = find_forced(n, purpose, id)) return f->r64;
   const Philox4 o = noise_block(n, purpose, uint32_t(id >> 1));
   return (id & 1) ? uint64_t(o.o3) << 32 | o.o2 : uint64_t(o.o1) << 32 | o.o0;
+}
+
+// All 128 bits of counter word j: ids 2 j and 2 j + 1.
+FD_FN u128 noise_r128(const Noise& n, uint32_t purpose, int64_t j) {
+  return u128(noise_r64(n, purpose, 2 * j + 1)) << 64 | noise_r64(n, purpose, 2 * j);
+}
+
+// floor(r * s / 2^128) for r < 2^128, s < 2^77.
+FD_FN u128 scale_uniform(u128 r, u128 s) {
+  const u128 word = ~uint64_t{0};
+  const u128 r0 = r & word, r1 = r >> 64, s0 = s & word, s1 = s >> 64;
+  const u128 low = r0 * s0, a = r1 * s0, b = r0 * s1;
+  const u128 carry = ((low >> 64) + (a & word) + (b & word)) >> 64;
+  return r1 * s1 + (a >> 64) + (b >> 64) + carry;
 }
 
 // v(r64) in (0, 1): at least 2^-65, at most 1 - 2^-53.

@@ -22,7 +22,6 @@ class Scratch {
     kTail,        // the last block, padded, in the row's type
     kListA,       // candidates, values then ids
     kListB,
-    kListC,
     kSample,      // values and weights of a sample of the row
     kKeys,        // sort keys and weights of a short list
     kListWeights,

@@ -44,6 +44,8 @@ struct V {
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F frac(F t) { return _mm256_sub_ps(t, _mm256_floor_ps(t)); }
+  static constexpr bool kFracTakesInfinity = false;
+  static F frac_exact(F t) { return frac(t); }
   // t in [-126, 0].
   static F scale2(F p, F t) {
     const I n = _mm256_cvtps_epi32(_mm256_floor_ps(t));
@@ -54,8 +56,11 @@ struct V {
   static M ge(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
   static M gt(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
   static M eq(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
-  static M unordered(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_UNORD_Q); }
   static M none() { return _mm256_setzero_ps(); }
+  static M all() { return _mm256_castsi256_ps(_mm256_set1_epi32(-1)); }
+  static M still_ordered(M so_far, F a, F b) {
+    return _mm256_and_ps(so_far, _mm256_cmp_ps(a, b, _CMP_ORD_Q));
+  }
   static M either(M a, M b) { return _mm256_or_ps(a, b); }
   static M both(M a, M b) { return _mm256_and_ps(a, b); }
   static M but_not(M a, M b) { return _mm256_andnot_ps(b, a); }
@@ -68,10 +73,14 @@ struct V {
   static bool any(M m) { return _mm256_movemask_ps(m) != 0; }
   static F select(M m, F a, F b) { return _mm256_blendv_ps(b, a, m); }
   static F keep(M m, F a) { return _mm256_and_ps(m, a); }
+  static F keep_product(M m, F a, F b) { return keep(m, mul(a, b)); }
   static float reduce_max(F a) {
     __m128 h = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     h = _mm_max_ps(h, _mm_movehl_ps(h, h));
     return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+  }
+  static void reduce_max_rows(const float* rows, float* out) {
+    for (int i = 0; i < kLanes; ++i) out[i] = reduce_max(load(rows + kLanes * i));
   }
   static float reduce_add(F a) {
     __m128 h = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -28,15 +28,23 @@ struct V {
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
-  // t - floor(t), and p * 2^floor(t): exact.
+  // fl32(t - floor(t)); p * 2^floor(t), exact.
   static F frac(F t) { return _mm512_sub_ps(t, _mm512_roundscale_ps(t, 0x09)); }
+  // The same for t <= -1, where the difference is exact (the instruction would round it down); also
+  // takes -inf, to 0.
+  static constexpr bool kFracTakesInfinity = true;
+  static F frac_exact(F t) { return _mm512_reduce_ps(t, 0x09); }
   static F scale2(F p, F t) { return _mm512_scalef_ps(p, t); }
 
   static M ge(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
   static M gt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
   static M eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
-  static M unordered(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
   static M none() { return 0; }
+  static M all() { return M(0xffff); }
+  // `so_far` where neither a nor b is NaN.
+  static M still_ordered(M so_far, F a, F b) {
+    return _mm512_mask_cmp_ps_mask(so_far, a, b, _CMP_ORD_Q);
+  }
   static M either(M a, M b) { return M(a | b); }
   static M both(M a, M b) { return M(a & b); }
   static M but_not(M a, M b) { return M(a & ~b); }
@@ -45,7 +53,24 @@ struct V {
   static bool any(M m) { return m != 0; }
   static F select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
   static F keep(M m, F a) { return _mm512_maskz_mov_ps(m, a); }
+  static F keep_product(M m, F a, F b) { return _mm512_maskz_mul_ps(m, a, b); }
   static float reduce_max(F a) { return _mm512_reduce_max_ps(a); }
+  // out[i] = max of row i of kLanes rows of kLanes.
+  static void reduce_max_rows(const float* rows, float* out) {
+    F v[16];
+    for (int i = 0; i < 16; ++i) v[i] = load(rows + 16 * i);
+    // After each step a vector holds the partial maxima of twice as many rows.
+    for (int i = 0; i < 8; ++i)
+      v[i] = max(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]),
+                 _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+    for (int i = 0; i < 4; ++i)
+      v[i] = max(_mm512_shuffle_ps(v[2 * i], v[2 * i + 1], 0x44),
+                 _mm512_shuffle_ps(v[2 * i], v[2 * i + 1], 0xee));
+    for (int i = 0; i < 2; ++i)
+      v[i] = max(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x88),
+                 _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xdd));
+    store(out, max(_mm512_shuffle_f32x4(v[0], v[1], 0x88), _mm512_shuffle_f32x4(v[0], v[1], 0xdd)));
+  }
   static float reduce_add(F a) { return _mm512_reduce_add_ps(a); }
 
   static I zero() { return _mm512_setzero_si512(); }

@@ -69,6 +69,8 @@ struct V {
   static F frac(F t) {  // |t| <= 126
     return make([&](int i) { return t.v[i] - float(floor_int(t.v[i])); });
   }
+  static constexpr bool kFracTakesInfinity = false;
+  static F frac_exact(F t) { return frac(t); }
   static F scale2(F p, F t) {
     return make(
         [&](int i) { return p.v[i] * float_of(uint32_t(floor_int(t.v[i]) + 127) << 23); });
@@ -83,10 +85,11 @@ struct V {
   static M eq(F a, F b) {
     return test([&](int i) { return a.v[i] == b.v[i]; });
   }
-  static M unordered(F a, F b) {
-    return test([&](int i) { return a.v[i] != a.v[i] || b.v[i] != b.v[i]; });
-  }
   static M none() { return 0; }
+  static M all() { return (1u << kLanes) - 1; }
+  static M still_ordered(M so_far, F a, F b) {
+    return so_far & test([&](int i) { return a.v[i] == a.v[i] && b.v[i] == b.v[i]; });
+  }
   static M either(M a, M b) { return a | b; }
   static M both(M a, M b) { return a & b; }
   static M but_not(M a, M b) { return a & ~b; }
@@ -99,10 +102,14 @@ struct V {
   static F keep(M m, F a) {
     return make([&](int i) { return m >> i & 1 ? a.v[i] : 0.0f; });
   }
+  static F keep_product(M m, F a, F b) { return keep(m, mul(a, b)); }
   static float reduce_max(F a) {
     float r = a.v[0];
     for (float x : a.v) r = x > r ? x : r;
     return r;
+  }
+  static void reduce_max_rows(const float* rows, float* out) {
+    for (int i = 0; i < kLanes; ++i) out[i] = reduce_max(load(rows + kLanes * i));
   }
   static float reduce_add(F a) {
     float r = 0;

@@ -136,10 +136,10 @@ void softmax_row(const SoftmaxCall& call, int64_t row, const Pool&) {
 }
 
 template <typename T>
-void copy_kept(const FilterCall& call, int64_t row, const std::vector<Token>& kept) {
+void copy_kept(const FilterCall& call, int64_t row, bool bad, const std::vector<Token>& kept) {
   const T* from = static_cast<const T*>(call.x.data) + row * call.x.row_stride;
   T* to = static_cast<T*>(call.out) + row * call.x.cols;
-  for (int64_t i = 0; i < call.x.cols; ++i) set_neg_inf(to[i]);
+  for (int64_t i = 0; i < call.x.cols; ++i) bad ? set_nan(to[i]) : set_neg_inf(to[i]);
   for (const Token& t : kept) to[t.id] = from[t.id];
 }
 
@@ -161,25 +161,17 @@ void filter_row(const FilterCall& call, int64_t row, const Pool&) {
     sorted = read_row(call.x, call.mask, row, params.temperature, call.options.probs);
   call.status[row] = sorted.status;
   const Plan plan = make_plan(params, call.options);
+  const bool bad = sorted.status != kOk;
   std::vector<Token> kept;
-  if (sorted.status == kOk) kept = kept_set(sorted, plan);
+  if (!bad) kept = kept_set(sorted, plan);
   if (call.renorm)
     renorm_kept(call, row, sorted, kept, plan.greedy);
   else if (call.x.dtype == DType::kFloat32)
-    copy_kept<float>(call, row, kept);
+    copy_kept<float>(call, row, bad, kept);
   else if (call.x.dtype == DType::kBFloat16)
-    copy_kept<BFloat16>(call, row, kept);
+    copy_kept<BFloat16>(call, row, bad, kept);
   else
-    copy_kept<Float16>(call, row, kept);
-}
-
-// floor(R * S / 2^128) for R < 2^128, S < 2^77.
-u128 scale_uniform(u128 r, u128 s) {
-  const u128 mask = ~uint64_t{0};
-  const u128 r0 = r & mask, r1 = r >> 64, s0 = s & mask, s1 = s >> 64;
-  const u128 low = r0 * s0, mid_a = r1 * s0, mid_b = r0 * s1;
-  const u128 carry = ((low >> 64) + (mid_a & mask) + (mid_b & mask)) >> 64;
-  return r1 * s1 + (mid_a >> 64) + (mid_b >> 64) + carry;
+    copy_kept<Float16>(call, row, bad, kept);
 }
 
 void draw_many(const MultinomialCall& call, int64_t row, const Noise& noise,
@@ -188,9 +180,7 @@ void draw_many(const MultinomialCall& call, int64_t row, const Noise& noise,
             [](const Token& a, const Token& b) { return a.id < b.id; });
   const u128 s = sum_weights(tokens, tokens.size());
   for (int64_t j = 0; j < call.num_samples; ++j) {
-    const Philox4 o = noise_block(noise, kPurposeMany, uint32_t(j));
-    const u128 r = u128(uint64_t(o.o3) << 32 | o.o2) << 64 | (uint64_t(o.o1) << 32 | o.o0);
-    const u128 point = scale_uniform(r, s);
+    const u128 point = scale_uniform(noise_r128(noise, kPurposeMany, j), s);
     u128 running = 0;
     for (const Token& t : tokens) {
       running += t.w;

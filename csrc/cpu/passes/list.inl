@@ -40,18 +40,22 @@ bool gather_block(List& l, const float* x, V::I first_ids, float lo, float hi) {
   return true;
 }
 
-// All kept tokens with x >= lo.
-bool gather_row(List& l, const Row& r, const Cut& cut, float lo) {
+// Gathers the kept tokens of [lo, hi]. False when there are too many.
+bool gather_zone(List& l, const Row& r, const Cut& cut, float lo, float hi) {
   if (r.cols >= int64_t{1} << 32) return false;
   alignas(64) float buffer[kBlock], cut_buffer[kBlock];
   for (int64_t b = 0; b < r.blocks; ++b) {
     if (r.block_max[b] < lo || !block_alive(r, cut, b)) continue;
     const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
-    const V::I ids = V::iadd(V::iset(uint32_t(b * kBlock)), V::iota());
-    if (!gather_block(l, x, ids, lo > smallest_valid(r) ? lo : smallest_valid(r), kFltMax))
+    if (!gather_block(l, x, V::iadd(V::iset(uint32_t(b * kBlock)), V::iota()), lo, hi))
       return false;
   }
   return true;
+}
+
+// All kept tokens with x >= lo.
+bool gather_row(List& l, const Row& r, const Cut& cut, float lo) {
+  return gather_zone(l, r, cut, lo > smallest_valid(r) ? lo : smallest_valid(r), kFltMax);
 }
 
 // Keeps of a list what a cut keeps.
@@ -116,9 +120,12 @@ Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, b
   return cut_after(t[begin], ties_all);
 }
 
+// Whole blocks are read, so the list is padded first.
 u128 list_sum(const List& l, const WeightRule& rule) {
+  const float pad = rule.kind == WeightKind::kProbs ? 0.0f : -inf32();
+  for (int i = 0; i < kBlock; ++i) l.x[l.n + i] = pad;
   u128 s = 0;
-  for (int64_t i = 0; i < l.n; ++i) s += weight_of(rule, l.x[i]);
+  for (int64_t i = 0; i < l.n; i += kBlock) s += block_sum(rule, l.x + i, 1.0f);
   return s;
 }
 

@@ -5,15 +5,6 @@
 namespace fusedraw {
 namespace {
 
-// floor(r * s / 2^128) for r < 2^128, s < 2^77.
-u128 scale_uniform(u128 r, u128 s) {
-  const u128 word = ~uint64_t{0};
-  const u128 r0 = r & word, r1 = r >> 64, s0 = s & word, s1 = s >> 64;
-  const u128 low = r0 * s0, a = r1 * s0, b = r0 * s1;
-  const u128 carry = ((low >> 64) + (a & word) + (b & word)) >> 64;
-  return r1 * s1 + (a >> 64) + (b >> 64) + carry;
-}
-
 // With replacement: prefix sums over blocks once, then a binary search and one block per draw.
 void draw_many(const MultinomialCall& call, int64_t* ids, const Row& r, const Noise& noise,
                const Pool& pool, Scratch& scratch) {
@@ -24,9 +15,7 @@ void draw_many(const MultinomialCall& call, int64_t* ids, const Row& r, const No
   for (int64_t b = 0; b < r.blocks; ++b) before[b + 1] = before[b] + sums[b];
   alignas(64) float buffer[kBlock];
   for (int64_t j = 0; j < call.num_samples; ++j) {
-    const Philox4 o = noise_block(noise, kPurposeMany, uint32_t(j));
-    const u128 u = u128(uint64_t(o.o3) << 32 | o.o2) << 64 | (uint64_t(o.o1) << 32 | o.o0);
-    const u128 point = scale_uniform(u, before[r.blocks]);
+    const u128 point = scale_uniform(noise_r128(noise, kPurposeMany, j), before[r.blocks]);
     int64_t low = 0, high = r.blocks - 1;  // the first block whose end exceeds the point
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;

@@ -21,7 +21,7 @@ struct Row {
   const float* (*fetch)(const Row&, int64_t b, float* out) = nullptr;
   void (*scan)(const Row&, int64_t begin, int64_t end, struct ScanPart&) = nullptr;
 
-  float* group_max = nullptr;  // [blocks, V::kLanes]
+  float* group_max = nullptr;  // [blocks, V::kLanes]; null: not wanted (greedy rows)
   float* block_max = nullptr;  // [blocks]
   WeightRule rule;
 };
@@ -59,29 +59,43 @@ const float* fetch_block(const Row& r, int64_t b, float* out) {
 // One read of the row: lane and block maxima, NaN, and for probabilities a negative value.
 template <typename T, bool kMasked, bool kProbs>
 void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
-  V::M nan = V::none(), negative = V::none();
+  // Several chains each: one comparison takes as long as four loads.
+  V::M ordered[4] = {V::all(), V::all(), V::all(), V::all()}, negative = V::none();
   V::F all = V::set(-inf32());
   for (int64_t b = begin; b < end; ++b) {
     const T* p = block_data<T>(r, b);
     V::F m[4];
     for (V::F& lane : m) lane = V::set(-inf32());
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int j = 0; j < kVecs; j += 4) {
       V::F x[4];
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) x[i] = load_lanes<T, kMasked>(r, p, b, j + i);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) m[i] = V::max(x[i], m[i]);  // a NaN in x is dropped here
-      nan = V::either(nan, V::either(V::unordered(x[0], x[1]), V::unordered(x[2], x[3])));
+      V::M* chain = ordered + j / 4 % 2 * 2;
+      chain[0] = V::still_ordered(chain[0], x[0], x[1]);
+      chain[1] = V::still_ordered(chain[1], x[2], x[3]);
       if (kProbs)
         for (int i = 0; i < 4; ++i) negative = V::either(negative, V::gt(V::set(0.0f), x[i]));
     }
     const V::F lanes = V::max(V::max(m[0], m[1]), V::max(m[2], m[3]));
-    V::store(r.group_max + b * V::kLanes, lanes);
-    r.block_max[b] = V::reduce_max(lanes);
     all = V::max(lanes, all);
+    if (r.group_max == nullptr) {
+      r.block_max[b] = V::reduce_max(lanes);
+      continue;
+    }
+    V::store(r.group_max + b * V::kLanes, lanes);
+    if ((b - begin) % V::kLanes == V::kLanes - 1) {
+      const int64_t first = b - (V::kLanes - 1);
+      V::reduce_max_rows(r.group_max + first * V::kLanes, r.block_max + first);
+    }
   }
-  part = {V::reduce_max(all), V::any(nan), V::any(negative)};
+  const int64_t done = end - (end - begin) % V::kLanes;
+  for (int64_t b = done; b < end && r.group_max != nullptr; ++b)
+    r.block_max[b] = V::reduce_max(V::load(r.group_max + b * V::kLanes));
+  const V::M no_nan = V::both(V::both(ordered[0], ordered[1]), V::both(ordered[2], ordered[3]));
+  part = {V::reduce_max(all), V::bits(no_nan) != V::bits(V::all()), V::any(negative)};
 }
 
 template <typename T, bool kMasked>
@@ -133,14 +147,15 @@ const uint32_t* pack_mask(const MaskView& m, int64_t row, int64_t cols, Scratch&
   return out;
 }
 
-Row open_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs, Scratch& scratch) {
+Row open_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs, Scratch& scratch,
+             bool groups = true) {
   Row r;
   r.cols = v.cols;
   r.blocks = (v.cols + kBlock - 1) / kBlock;
   r.probs = probs;
   r.pad = probs ? 0.0f : -inf32();
   r.mask = pack_mask(mask, row, v.cols, scratch);
-  r.group_max = scratch.array<float>(Scratch::kGroupMax, size_t(r.blocks * V::kLanes));
+  if (groups) r.group_max = scratch.array<float>(Scratch::kGroupMax, size_t(r.blocks * V::kLanes));
   // Readers take whole vectors of block maxima: the padding must not count.
   r.block_max = scratch.array<float>(Scratch::kBlockMax, size_t(r.blocks + V::kLanes * 2));
   for (int i = 0; i < 2 * V::kLanes; ++i) r.block_max[r.blocks + i] = -inf32();

@@ -194,10 +194,11 @@ int64_t draw(const Row& r, const Plan& plan, const Kept& k, bool explore, bool o
 void sample_checked(const SampleCall& call, int64_t row, const RowParams& params, const Pool& pool,
                     Scratch& scratch, RowResult& res) {
   const SampleOutputs& out = call.out;
-  Row r = open_row(call.x, call.mask, row, call.options.probs, scratch);
+  const Plan plan = make_plan(params, call.options);
+  const bool groups = !plan.greedy || params.mix_eps > 0.0f || out.top_n > 0;
+  Row r = open_row(call.x, call.mask, row, call.options.probs, scratch, groups);
   res.status = scan_row(r, pool);
   if (res.status != kOk) return;
-  const Plan plan = make_plan(params, call.options);
   r.rule = weight_rule(r.rule.m, plan.greedy ? 1.0f : params.temperature, call.options.probs);
   Kept k = choose_kept(r, plan, pool, scratch);
 

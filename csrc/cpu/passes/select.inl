@@ -114,70 +114,78 @@ Cut top_p_by_counting(const Row& r, const Cut& base, u128 target, bool ties_all)
   return {x, nth_tie(r, base, x, need)};
 }
 
-// A stretch of values in which the cut of top-p lies: the tokens with value above it weigh `above`.
+// A stretch of values, lo <= x <= hi, in which the cut of top-p lies: the kept tokens with a value
+// above it weigh `above`.
 struct Zone {
   float lo, hi;
   u128 above = 0;
 };
 
-struct ZoneSums {
+// Adds to `total` the weight of a block and to `above` that of its values >= pivot.
+void add_above(const WeightRule& rule, const float* x, float e_max, float pivot, u128& total,
+               u128& above) {
+  with_block_lanes(rule, e_max, [&](auto lanes) {
+    FixedSum all, over;
+    int n_over = 0;
+    const V::F p = V::set(pivot);
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs; ++j) {
+      const V::F v = V::load(x + j * V::kLanes);
+      const V::M m = V::ge(v, p);
+      all.add_and_masked(lanes(v), m, over);
+      n_over += __builtin_popcount(V::bits(m));
+    }
+    total += all.total(kVecs);
+    above += over.total_of(uint32_t(n_over));
+    return 0;
+  });
+}
+
+struct PivotSums {
   u128 total = 0, above = 0;
 };
 
-// One block of the zone pass: adds the block's weight, the weight above hi, gathers [lo, hi].
-template <typename Lanes>
-bool zone_block(const Lanes& lanes, const float* x, V::I ids, const Zone& z, List& out,
-                ZoneSums& sums) {
-  FixedSum all, above;
-  int n_above = 0;
-  const V::F lo = V::set(z.lo), hi = V::set(z.hi);
-  for (int j = 0; j < kVecs; ++j) {
-    const V::F v = V::load(x + j * V::kLanes), e = lanes(v);
-    const V::F s = V::add(e, V::set(kHighMagic));
-    const V::F rest = V::sub(e, V::sub(s, V::set(kHighMagic)));
-    const V::I high = V::as_int(s), low = V::as_int(V::add(rest, V::set(kLowMagic)));
-    all.hi = V::iadd(all.hi, high);
-    all.lo = V::iadd(all.lo, low);
-    const V::M over = V::gt(v, hi), in = V::but_not(V::ge(v, lo), over);
-    above.hi = V::masked_iadd(above.hi, over, high);
-    above.lo = V::masked_iadd(above.lo, over, low);
-    n_above += __builtin_popcount(V::bits(over));
-    if (V::any(in)) {
-      if (out.n + V::kLanes > out.capacity) return false;
-      out.n += V::compress(out.x + out.n, out.id + out.n, in, v,
-                           V::iadd(ids, V::iset(uint32_t(j * V::kLanes))));
-    }
-  }
-  sums.total += all.total(kVecs);
-  const uint32_t high_bias = uint32_t(n_above) * bits_of(kHighMagic);
-  const uint32_t low_bias = uint32_t(n_above) * bits_of(kLowMagic);
-  const int32_t h = int32_t(uint32_t(V::reduce_iadd(above.hi)) - high_bias);
-  const int32_t l = int32_t(uint32_t(V::reduce_iadd(above.lo)) - low_bias);
-  sums.above += (uint64_t(int64_t(h)) << 23) + uint64_t(int64_t(l));
-  return true;
-}
+// S and the weight at or above a pivot, in one pass over the kept tokens.
+struct PivotTask {
+  const Row* row;
+  Cut base;
+  float pivot;
+  Parts parts;
+  PivotSums part[kMaxParts];
 
-// The zone pass over a row: with want_total over every block, else only over those that matter.
-bool zone_pass(const Row& r, const Cut& base, const Zone& z, bool want_total, List& out,
-               ZoneSums& sums) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-  for (int64_t b = 0; b < r.blocks; ++b) {
-    const float m = r.block_max[b];
-    const bool matters = m >= z.lo;
-    if (!(matters || want_total) || !block_alive(r, base, b)) continue;
-    const float e_max = top_weight(r.rule, m);
-    if (e_max <= kNoWeight && !matters) continue;
-    const float* x = cut_block(r, base, b, r.fetch(r, b, buffer), cut_buffer);
-    if (!matters) {
-      sums.total += block_sum(r.rule, x, e_max);
-      continue;
+  static void run(void* argument, int64_t i) {
+    PivotTask& t = *static_cast<PivotTask*>(argument);
+    const Row& r = *t.row;
+    const int64_t begin = i * t.parts.per;
+    const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
+    alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+    PivotSums sums;
+    for (int64_t b = begin; b < end; ++b) {
+      const float e_max = top_weight(r.rule, r.block_max[b]);
+      if (e_max <= kNoWeight || !block_alive(r, t.base, b)) continue;
+      const float* x = cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer);
+      if (r.block_max[b] >= t.pivot)
+        add_above(r.rule, x, e_max, t.pivot, sums.total, sums.above);
+      else
+        sums.total += block_sum(r.rule, x, e_max);
     }
-    const V::I ids = V::iadd(V::iset(uint32_t(b * kBlock)), V::iota());
-    if (!with_lanes(r.rule,
-                    [&](auto lanes) { return zone_block(lanes, x, ids, z, out, sums); }))
-      return false;
+    t.part[i] = sums;
   }
-  return true;
+};
+
+PivotSums pivot_sums(const Row& r, const Cut& base, float pivot, const Pool& pool) {
+  PivotTask task;
+  task.row = &r;
+  task.base = base;
+  task.pivot = pivot;
+  task.parts = split_blocks(r.blocks, pool);
+  run_parts(task.parts, pool, PivotTask::run, &task);
+  PivotSums sums;
+  for (int i = 0; i < task.parts.n; ++i) {
+    sums.total += task.part[i].total;
+    sums.above += task.part[i].above;
+  }
+  return sums;
 }
 
 // A sample of values below a ceiling with their weights, to guess where a mass lies.
@@ -196,7 +204,7 @@ struct Sample {
   // A value with about `mass` of the sample at or above it.
   float value_of(float mass, float low_value, float high_value) const {
     uint32_t low = order_key(low_value), high = order_key(high_value);
-    for (int i = 0; i < 22 && high - low > 1; ++i) {  // 22 of 32 bits: close enough for a guess
+    for (int i = 0; i < 14 && high - low > 1; ++i) {  // close enough for a guess
       const uint32_t middle = low + (high - low) / 2;
       if (mass_at_least(from_order_key(middle)) >= mass)
         low = middle;
@@ -238,63 +246,81 @@ Sample new_sample(Scratch& scratch) {
   return s;
 }
 
-// Guesses a zone in which `mass` of `total` sampled weight ends, three standard errors wide.
-Zone guess_zone(const Sample& s, float mass, float low, float high) {
-  const float share = mass / s.total;
-  const float spread = share * (1.0f - share) * s.total_square;
-  const float slack = 3.0f * __builtin_sqrtf(spread > 0 ? spread : 0) + s.total * 1e-5f;
-  Zone z{low, high};
-  if (mass + slack < s.total) z.lo = s.value_of(mass + slack, low, high);
-  if (mass - slack > 0) z.hi = s.value_of(mass - slack, low, high);
-  if (z.hi < z.lo) z.hi = z.lo;
-  return z;
+// The lowest value that can weigh anything: bisections need not look below.
+float lightest_value(const Row& r, float low) {
+  if (r.rule.kind != WeightKind::kLogits) return low;
+  const float least = r.rule.m - 45.0f / r.rule.c;
+  return least > low ? least : low;
 }
 
-// Finishes within a list that holds every token of the zone: narrows it by sampling until it is short
+// How far to reach, in sampled mass, for a true mass of `mass`: three standard errors more, where one
+// token weighs about e.
+float reach(float mass, float e) { return mass + 3.0f * __builtin_sqrtf(mass * e) + 3.0f * e; }
+
+// Finishes within a list of every kept token of the zone: narrows it by a sample until it is short
 // enough to rank, then ranks.
-Cut top_p_in_list(const List& list, const WeightRule& rule, float pad, Zone zone, u128 target,
-                  bool ties_all, Scratch& scratch) {
-  constexpr int64_t kShort = 384;
-  List from = list;
-  const Scratch::Slot slots[2] = {Scratch::kListB, Scratch::kListC};
-  for (int level = 0; level < 2 && from.n > kShort; ++level) {
-    for (int i = 0; i < kBlock; ++i) from.x[from.n + i] = pad;  // whole blocks are read
-    const int64_t blocks = (from.n + kBlock - 1) / kBlock;
-    const int64_t wanted = blocks < 8 ? (blocks + 1) / 2 : 8, stride = blocks / wanted;
+Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all,
+                  Scratch& scratch) {
+  constexpr int64_t kShort = 512, kMiddle = 8192;
+  if (list.n > kShort) {
+    // Weight at or above evenly spaced sample values gives a shorter zone, exactly.
+    for (int i = 0; i < kBlock; ++i) list.x[list.n + i] = r.pad;  // whole blocks are read
+    const int64_t blocks = (list.n + kBlock - 1) / kBlock;
     Sample s = new_sample(scratch);
-    int64_t sampled = 0;
-    for (int64_t b = 0; b < blocks && sampled < wanted; b += stride, ++sampled)
-      sample_block(s, rule, from.x + b * kBlock, inf32(), pad);
-    if (!(s.total > 0.0f)) break;
-    const float scale = float(from.n) / float(sampled * kBlock);
+    const int64_t stride = (blocks + 7) / 8;
+    for (int64_t b = 0; b < blocks; b += stride)
+      sample_block(s, r.rule, list.x + b * kBlock, inf32(), r.pad);
+    const float scale = float(blocks) / float(s.n / kBlock);
     const float mass = float(to_double(target - zone.above) * 0x1p-43) / scale;
-    Zone z = guess_zone(s, mass, zone.lo, zone.hi);
-    List to = make_list(scratch, slots[level], level == 0 ? 8192 : 1024);
-    ZoneSums sums;
-    bool fits = true;
-    for (int64_t b = 0; fits && b < blocks; ++b)
-      fits = with_lanes(rule, [&](auto lanes) {
-        // Ids here are places in `from`.
-        return zone_block(lanes, from.x + b * kBlock,
-                          V::iadd(V::iset(uint32_t(b * kBlock)), V::iota()), z, to, sums);
-      });
-    if (!fits) break;
-    for (int64_t i = 0; i < to.n; ++i) to.id[i] = from.id[to.id[i]];
-    z.above = zone.above + sums.above;
-    if (z.above >= target || z.above + list_sum(to, rule) < target) break;  // guessed wrong
-    from = to;
-    zone = z;
+    const float slack = 3.0f * __builtin_sqrtf(s.total_square);
+    Zone z = zone;
+    if (mass + slack < s.total) z.lo = s.value_of(mass + slack, zone.lo, zone.hi);
+    if (mass - slack > 0.0f) z.hi = s.value_of(mass - slack, zone.lo, zone.hi);
+    List to = make_list(scratch, Scratch::kListB, kMiddle);
+    u128 total = 0, at_or_above = 0;
+    bool fits = z.hi >= z.lo;
+    for (int64_t b = 0; fits && b < blocks; ++b) {
+      const float* x = list.x + b * kBlock;
+      if (z.hi < zone.hi) add_above(r.rule, x, 1.0f, next_up(z.hi), total, at_or_above);
+      // Ids here are places in the list.
+      fits = gather_block(to, x, V::iadd(V::iset(uint32_t(b * kBlock)), V::iota()), z.lo, z.hi);
+    }
+    z.above = zone.above + at_or_above;
+    if (fits && to.n > 0 && z.above < target && z.above + list_sum(to, r.rule) >= target) {
+      for (int64_t i = 0; i < to.n; ++i) to.id[i] = list.id[to.id[i]];
+      list = to;
+      zone = z;
+    }
   }
-  return list_top_p(from, rule, zone.above, target, ties_all, scratch);
+  return list_top_p(list, r.rule, zone.above, target, ties_all, scratch);
 }
 
-// The zone pass after a guess missed: everything on the side where the cut must be.
-Cut top_p_after_miss(const Row& r, const Cut& base, const Zone& zone, u128 target, bool ties_all,
-                     Scratch& scratch) {
-  List list = make_list(scratch, Scratch::kListA, kListCapacity);
-  ZoneSums sums;
-  if (r.cols < int64_t{1} << 32 && zone_pass(r, base, zone, false, list, sums))
-    return top_p_in_list(list, r.rule, r.pad, zone, target, ties_all, scratch);
+// The cut lies at or above the pivot, whose sums are known (or below it): gathers a stretch next to
+// the pivot, wide enough by the sample, and finishes there. Guessed wrong, takes the whole side.
+Cut top_p_beside_pivot(const Row& r, const Cut& base, float pivot, const PivotSums& sums,
+                       u128 target, const Sample& s, float scale, bool ties_all,
+                       Scratch& scratch) {
+  const bool upwards = sums.above >= target;
+  const float low = lightest_value(r, base.lo), high = r.rule.m;
+  const u128 gap = upwards ? sums.above - target : target - sums.above;
+  const float e = relative_weight(r.rule, pivot > base.lo ? pivot : base.lo);
+  const float want = reach(float(to_double(gap) * 0x1p-43) / scale, e);
+  const float at_pivot = s.mass_at_least(pivot);
+  Zone zone{base.lo, next_down(pivot), sums.above};
+  if (upwards)
+    zone = {pivot, at_pivot > want ? s.value_of(at_pivot - want, pivot, high) : high, 0};
+  else if (at_pivot + want < s.total)
+    zone.lo = s.value_of(at_pivot + want, low, pivot);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    List list = make_list(scratch, Scratch::kListA, kListCapacity);
+    if (!gather_zone(list, r, base, zone.lo, zone.hi)) break;
+    const u128 inside = list.n > 0 ? list_sum(list, r.rule) : 0;
+    if (upwards) zone.above = sums.above - inside;
+    if (zone.above < target && zone.above + inside >= target)
+      return top_p_in_list(list, r, zone, target, ties_all, scratch);
+    zone.lo = upwards ? pivot : base.lo;
+    zone.hi = upwards ? high : next_down(pivot);
+  }
   return top_p_by_counting(r, base, target, ties_all);
 }
 
@@ -302,17 +328,15 @@ Cut top_p_after_miss(const Row& r, const Cut& base, const Zone& zone, u128 targe
 // `list`, when it comes back with n > 0, holds all of them (and maybe more).
 Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list, const Pool& pool,
               Scratch& scratch) {
-  const bool whole = base.lo <= smallest_valid(r) && base.last == kAllTies;
   list.n = 0;
   // The head: every token at or above the maximum of some of the blocks. It carries most of the mass
   // of a peaked row, and would be missed by a sample.
   const int64_t head_blocks = r.blocks / 4 < 128 ? (r.blocks + 3) / 4 : 128;
   float head_lo = lower_bound_of_kth(r.block_max, r.blocks, head_blocks, r.rule.m);
   if (r.blocks <= 4 || head_lo < base.lo) head_lo = base.lo;
-  const bool listed = gather_row(list, r, base, head_lo);
-  if (!listed) {  // an enormous number of ties or a row beyond 2^32 tokens
+  if (!gather_row(list, r, base, head_lo)) {  // very many ties, or a row beyond 2^32 tokens
     list.n = 0;
-    const u128 s = whole ? row_sums(r, r.rule, false, nullptr, pool).s : kept_sum(r, base);
+    const u128 s = pivot_sums(r, base, inf32(), pool).total;
     return top_p_by_counting(r, base, ceil_mul(p, s), ties_all);
   }
   const u128 head = list_sum(list, r.rule);
@@ -330,38 +354,21 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
   const float scale = float(r.blocks) / float(sampled);
   const float head_mass = float(to_double(head) * 0x1p-43);
   const float tail_target = p * (head_mass + scale * s.total) - head_mass;
-  u128 target;
-  if (tail_target <= -0.01f * head_mass) {
-    // The head should do: only S is needed.
-    const u128 total = whole ? row_sums(r, r.rule, false, nullptr, pool).s : kept_sum(r, base);
-    target = ceil_mul(p, total);
-    if (head >= target) return list_top_p(list, r.rule, 0, target, ties_all, scratch);
-    list.n = 0;
-    return top_p_after_miss(r, base, Zone{base.lo, next_down(head_lo), head},
-                            target, ties_all, scratch);
+  // Where the head should do, its lower end is the pivot; else a guess within the tail.
+  float pivot = head_lo;
+  if (tail_target > 0.0f && s.total > 0.0f)
+    pivot = s.value_of(tail_target / scale, lightest_value(r, base.lo), head_lo);
+  PivotSums sums;
+  if (pivot == head_lo) {
+    sums.total = pivot_sums(r, base, inf32(), pool).total;
+    sums.above = head;
+  } else {
+    sums = pivot_sums(r, base, pivot, pool);
   }
+  const u128 target = ceil_mul(p, sums.total);
+  if (head >= target) return list_top_p(list, r.rule, 0, target, ties_all, scratch);
   list.n = 0;
-  Zone zone{base.lo, head_lo};
-  if (s.total > 0.0f && tail_target > 0.0f)
-    zone = guess_zone(s, tail_target / scale, base.lo, head_lo);
-  else
-    zone = Zone{head_lo, r.rule.m};
-  List candidates = make_list(scratch, Scratch::kListA, kListCapacity);
-  ZoneSums sums;
-  if (!zone_pass(r, base, zone, true, candidates, sums)) {
-    const u128 total = whole ? row_sums(r, r.rule, false, nullptr, pool).s : kept_sum(r, base);
-    return top_p_by_counting(r, base, ceil_mul(p, total), ties_all);
-  }
-  target = ceil_mul(p, sums.total);
-  zone.above = sums.above;
-  if (sums.above >= target && sums.above > 0)
-    return top_p_after_miss(r, base, Zone{next_up(zone.hi), r.rule.m}, target, ties_all, scratch);
-  const u128 reached = sums.above + list_sum(candidates, r.rule);
-  if (reached < target && zone.lo > base.lo)
-    return top_p_after_miss(r, base,
-                            Zone{base.lo, next_down(zone.lo), reached}, target,
-                            ties_all, scratch);
-  return top_p_in_list(candidates, r.rule, r.pad, zone, target, ties_all, scratch);
+  return top_p_beside_pivot(r, base, pivot, sums, target, s, scale, ties_all, scratch);
 }
 
 }  // namespace

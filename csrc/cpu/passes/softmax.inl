@@ -100,8 +100,10 @@ void mask_row(const FilterCall& call, int64_t row, const Row* r, const Cut& cut)
   T* to = static_cast<T*>(call.out) + row * call.x.cols;
   T excluded;
   set_neg_inf(excluded);
-  if (r == nullptr) {  // a bad row keeps nothing
-    for (int64_t i = 0; i < call.x.cols; ++i) to[i] = excluded;
+  if (r == nullptr) {  // a bad row
+    T bad;
+    set_nan(bad);
+    for (int64_t i = 0; i < call.x.cols; ++i) to[i] = bad;
     return;
   }
   alignas(64) float buffer[kBlock];

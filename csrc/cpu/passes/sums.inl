@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact integer sums of weights, a block at a time, in 32-bit lanes.
 //
-// A float y in [0, 2) becomes the integer RNE(2^43 y) in two steps that need no conversion: adding
-// 12 leaves a multiple of 2^-20 in the low mantissa bits, adding 1.5 * 2^-20 to the exact rest leaves
-// a multiple of 2^-43. The bit patterns are summed as integers and the constants taken off at the end.
+// A float y in [0, 2) becomes the integer RNE(2^43 y) in five operations and no conversion. Adding 6
+// leaves a multiple of 2^-21 in the low mantissa bits of s; (6 + 1.5 * 2^-20) - s is exact, and adding
+// y to it leaves 1.5 * 2^-20 plus the rest, rounded to a multiple of 2^-43. The bit patterns are summed
+// as integers and the constants taken off at the end.
 #pragma once
 
 namespace fusedraw {
 namespace {
 
-constexpr float kHighMagic = 12.0f, kLowMagic = 0x1.8p-20f;
+constexpr float kHighMagic = 6.0f, kLowMagic = 0x1.8p-20f, kBothMagic = 6.0f + 0x1.8p-20f;
+constexpr int kHighShift = 22;  // 2^-21 in units of 2^-43
 
 struct FixedSum {
   V::I hi, lo;
@@ -20,21 +22,34 @@ struct FixedSum {
   void add(V::F y) {
     const V::F s = V::add(y, V::set(kHighMagic));
     hi = V::iadd(hi, V::as_int(s));
-    const V::F rest = V::sub(y, V::sub(s, V::set(kHighMagic)));
-    lo = V::iadd(lo, V::as_int(V::add(rest, V::set(kLowMagic))));
+    lo = V::iadd(lo, V::as_int(V::add(y, V::sub(V::set(kBothMagic), s))));
   }
-  // y <= 2^-21: the high part is zero.
+  // Adds y here, and where the mask is set to `other`.
+  void add_and_masked(V::F y, V::M m, FixedSum& other) {
+    const V::F s = V::add(y, V::set(kHighMagic));
+    const V::I high = V::as_int(s), low = V::as_int(V::add(y, V::sub(V::set(kBothMagic), s)));
+    hi = V::iadd(hi, high);
+    lo = V::iadd(lo, low);
+    other.hi = V::masked_iadd(other.hi, m, high);
+    other.lo = V::masked_iadd(other.lo, m, low);
+  }
+  // The same of -y.
+  void subtract(V::F y) {
+    const V::F s = V::sub(V::set(kHighMagic), y);
+    hi = V::iadd(hi, V::as_int(s));
+    lo = V::iadd(lo, V::as_int(V::sub(V::sub(V::set(kBothMagic), s), y)));
+  }
+  // y <= 2^-22: the high part is zero.
   void add_small(V::F y) { lo = V::iadd(lo, V::as_int(V::add(y, V::set(kLowMagic)))); }
 
-  // n values a lane were added.
-  uint64_t total(int n) const {
-    const uint32_t lanes = uint32_t(n) * uint32_t(V::kLanes);
-    const int32_t h = int32_t(uint32_t(V::reduce_iadd(hi)) - lanes * bits_of(kHighMagic));
-    return (uint64_t(int64_t(h)) << 23) + total_small(n);
+  // n values a lane, or `count` values in all, were added.
+  uint64_t total(int n) const { return total_of(uint32_t(n) * uint32_t(V::kLanes)); }
+  uint64_t total_of(uint32_t count) const {
+    const int32_t h = int32_t(uint32_t(V::reduce_iadd(hi)) - count * bits_of(kHighMagic));
+    return (uint64_t(int64_t(h)) << kHighShift) + total_small(count);
   }
-  uint64_t total_small(int n) const {
-    const uint32_t lanes = uint32_t(n) * uint32_t(V::kLanes);
-    return uint64_t(int64_t(int32_t(uint32_t(V::reduce_iadd(lo)) - lanes * bits_of(kLowMagic))));
+  uint64_t total_small(uint32_t count) const {
+    return uint64_t(int64_t(int32_t(uint32_t(V::reduce_iadd(lo)) - count * bits_of(kLowMagic))));
   }
 };
 
@@ -42,25 +57,37 @@ struct FixedSum {
 constexpr float kClampT = -45.0f;
 // Weights are 0 exactly where e <= 2^-44.
 constexpr float kNoWeight = 0x1p-44f;
-constexpr float kSmallWeight = 0x1p-21f;
+constexpr float kSmallWeight = 0x1p-22f;
 
 // The relative weight e of lanes of x, for one kind of rule.
+V::F exp2_of(V::F f, V::F t) {
+  V::F p = V::fma(V::set(kExp2Poly[0]), f, V::set(kExp2Poly[1]));
+  p = V::fma(p, f, V::set(kExp2Poly[2]));
+  p = V::fma(p, f, V::set(kExp2Poly[3]));
+  p = V::fma(p, f, V::set(kExp2Poly[4]));
+  p = V::fma(p, f, V::set(kExp2Poly[5]));
+  p = V::fma(p, f, V::set(1.0f));
+  return V::scale2(p, t);
+}
+
 struct LogitLanes {
   V::F m, c;
   explicit LogitLanes(const WeightRule& r) : m(V::set(r.m)), c(V::set(r.c)) {}
   V::F t(V::F x) const {
     return V::max(V::mul(V::sub(x, m), c), V::set(kClampT));
   }
-  static V::F exp2(V::F t) {
-    const V::F f = V::frac(t);
-    V::F p = V::fma(V::set(kExp2Poly[0]), f, V::set(kExp2Poly[1]));
-    p = V::fma(p, f, V::set(kExp2Poly[2]));
-    p = V::fma(p, f, V::set(kExp2Poly[3]));
-    p = V::fma(p, f, V::set(kExp2Poly[4]));
-    p = V::fma(p, f, V::set(kExp2Poly[5]));
-    p = V::fma(p, f, V::set(1.0f));
-    return V::scale2(p, t);
+  static V::F exp2(V::F t) { return exp2_of(V::frac(t), t); }
+  V::F operator()(V::F x) const { return exp2(t(x)); }
+};
+// For blocks that hold nothing above t = -1: cheaper where the processor has an instruction for it.
+struct LowLogitLanes {
+  V::F m, c;
+  explicit LowLogitLanes(const WeightRule& r) : m(V::set(r.m)), c(V::set(r.c)) {}
+  V::F t(V::F x) const {
+    const V::F t = V::mul(V::sub(x, m), c);
+    return V::kFracTakesInfinity ? t : V::max(t, V::set(kClampT));
   }
+  static V::F exp2(V::F t) { return exp2_of(V::frac_exact(t), t); }
   V::F operator()(V::F x) const { return exp2(t(x)); }
 };
 struct UniformLanes {
@@ -89,18 +116,25 @@ auto with_lanes(const WeightRule& r, Fn fn) {
   }
 }
 
+// The same for a block in which no e exceeds e_max.
+template <typename Fn>
+auto with_block_lanes(const WeightRule& r, float e_max, Fn fn) {
+  if (r.kind == WeightKind::kLogits && e_max <= 0.5f) return fn(LowLogitLanes(r));
+  return with_lanes(r, fn);
+}
+
 // The rule's e at the largest value of a block: tells what the block can weigh.
 float top_weight(const WeightRule& r, float block_max) { return relative_weight(r, block_max); }
 
 // Sum of the weights of 256 values, excluded ones being padding. `e_max` >= every e in the block.
 uint64_t block_sum(const WeightRule& rule, const float* x, float e_max) {
   if (e_max <= kNoWeight) return 0;
-  return with_lanes(rule, [&](auto lanes) {
+  return with_block_lanes(rule, e_max, [&](auto lanes) {
     FixedSum s;
     if (e_max <= kSmallWeight) {
 #pragma GCC unroll 4
       for (int j = 0; j < kVecs; ++j) s.add_small(lanes(V::load(x + j * V::kLanes)));
-      return s.total_small(kVecs);
+      return s.total_small(kBlock);
     }
 #pragma GCC unroll 4
     for (int j = 0; j < kVecs; ++j) s.add(lanes(V::load(x + j * V::kLanes)));
@@ -112,6 +146,23 @@ struct BlockStats {
   uint64_t s = 0, g = 0, h = 0;
 };
 
+template <typename Lanes>
+void add_block_stats(const Lanes& lanes, const float* x, BlockStats& r) {
+  FixedSum s, g, h;
+#pragma GCC unroll 2
+  for (int j = 0; j < kVecs; ++j) {
+    const V::F t = lanes.t(V::load(x + j * V::kLanes)), e = Lanes::exp2(t);
+    const V::M weighs = V::gt(e, V::set(kNoWeight));
+    const V::F y = V::keep_product(weighs, t, e);  // = -(-t e)
+    s.add(e);
+    g.subtract(y);
+    h.add(V::keep_product(weighs, y, t));
+  }
+  r.s = s.total(kVecs);
+  r.g = g.total(kVecs);
+  r.h = h.total(kVecs);
+}
+
 // The sums behind entropy and varentropy as well.
 BlockStats block_stats(const WeightRule& rule, const float* x, float e_max) {
   BlockStats r;
@@ -120,21 +171,10 @@ BlockStats block_stats(const WeightRule& rule, const float* x, float e_max) {
     r.s = block_sum(rule, x, e_max);
     return r;
   }
-  const LogitLanes lanes(rule);
-  FixedSum s, g, h;
-#pragma GCC unroll 2
-  for (int j = 0; j < kVecs; ++j) {
-    const V::F t = lanes.t(V::load(x + j * V::kLanes));
-    V::F e = LogitLanes::exp2(t);
-    e = V::keep(V::gt(e, V::set(kNoWeight)), e);
-    const V::F gap = V::sub(V::set(0.0f), t), y = V::mul(gap, e);
-    s.add(e);
-    g.add(y);
-    h.add(V::mul(y, gap));
-  }
-  r.s = s.total(kVecs);
-  r.g = g.total(kVecs);
-  r.h = h.total(kVecs);
+  if (e_max <= 0.5f)
+    add_block_stats(LowLogitLanes(rule), x, r);
+  else
+    add_block_stats(LogitLanes(rule), x, r);
   return r;
 }
 
