@@ -5,11 +5,17 @@
 namespace fusedraw {
 namespace {
 
+void block_sums(const Row& r, uint64_t* sums) {
+  alignas(64) float buffer[kBlock];
+  for (int64_t b = 0; b < r.blocks; ++b)
+    sums[b] = block_sum(r.rule, r.fetch(r, b, buffer), top_weight(r.rule, r.block_max[b]));
+}
+
 // With replacement: prefix sums over blocks once, then a binary search and one block per draw.
 void draw_many(const MultinomialCall& call, int64_t* ids, const Row& r, const Noise& noise,
-               const Pool& pool, Scratch& scratch) {
+               Scratch& scratch) {
   uint64_t* sums = scratch.array<uint64_t>(Scratch::kBlockSum, size_t(r.blocks));
-  row_sums(r, r.rule, false, sums, pool);
+  block_sums(r, sums);
   u128* before = scratch.array<u128>(Scratch::kWide, size_t(r.blocks + 1));
   before[0] = 0;
   for (int64_t b = 0; b < r.blocks; ++b) before[b + 1] = before[b] + sums[b];
@@ -88,9 +94,9 @@ void multinomial_row(const MultinomialCall& call, int64_t row, const Pool& pool)
     r.rule = weight_rule(r.rule.m, 1.0f, true);
     const Noise noise = row_noise(call.keys, row, 0, call.forced, call.n_forced);
     if (call.num_samples == 1)
-      ids[0] = race_row(Field{&r, Cut{smallest_valid(r), kAllTies}, false, nullptr}, noise, scratch);
+      ids[0] = race_row(Field{&r, Cut{smallest_valid(r), kAllTies}, false}, noise, scratch);
     else if (call.replacement)
-      draw_many(call, ids, r, noise, pool, scratch);
+      draw_many(call, ids, r, noise, scratch);
     else if (draw_distinct(call, ids, r, noise, scratch) < call.num_samples)
       call.status[row] = kEmpty;
   }

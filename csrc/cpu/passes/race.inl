@@ -21,7 +21,6 @@ struct Field {
   const Row* row;
   Cut cut;
   bool explore;
-  const uint64_t* block_sums;  // exact S_b where known (no cut), or null
 };
 
 // Exact mass of block b in the field; x receives the block with dropped tokens as padding.
@@ -93,11 +92,8 @@ int64_t race_blocks(const Field& f, const Noise& noise, Scratch& scratch) {
   const double unit = f.explore ? 1.0 : 0x1p43;  // of the bounds
   float limit = inf32();                         // best.value in that unit, rounded up
   const auto examine = [&](int64_t b) {
-    uint64_t mass;
-    if (f.block_sums != nullptr && !f.explore)
-      mass = f.block_sums[b];
-    else
-      mass = field_mass(f, b, cut_block(r, f.cut, b, r.fetch(r, b, buffer), cut_buffer));
+    const uint64_t mass =
+        field_mass(f, b, cut_block(r, f.cut, b, r.fetch(r, b, buffer), cut_buffer));
     if (mass == 0) return;
     const uint64_t r64 = noise_r64(noise, kPurposeBlock, b);
     const double d = to_double(mass);
@@ -115,7 +111,7 @@ int64_t race_blocks(const Field& f, const Noise& noise, Scratch& scratch) {
     for (; open != 0; open &= open - 1) {
       const int64_t i = b + __builtin_ctz(open);
       if (i >= r.blocks || i == start || !(bounds[i] <= limit) || bounds[i] == inf32()) continue;
-      if (!f.explore && f.block_sums == nullptr && lane_bound(f, i, words[i]) > limit) continue;
+      if (!f.explore && lane_bound(f, i, words[i]) > limit) continue;
       examine(i);
     }
   }

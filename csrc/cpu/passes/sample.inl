@@ -176,19 +176,19 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& 
     const bool same = have_sums && !plan.greedy && r.rule.kind == WeightKind::kLogits &&
                       r.rule.c == at_one.c;
     const double ls =
-        log_sum(same ? sums.s : row_sums(r, at_one, false, nullptr, pool).s);
+        log_sum(same ? sums.s : row_sums(r, at_one, false, pool).s);
     res.logp_raw = log_prob(scaled_gap(at_one, x), ls);
     if (out.top_n > 0) store_top(call, row, r, at_one, ls, scratch);
   }
 }
 
 int64_t draw(const Row& r, const Plan& plan, const Kept& k, bool explore, bool over_valid,
-             const uint64_t* block_sums, const Noise& noise, Scratch& scratch) {
+             const Noise& noise, Scratch& scratch) {
   if (explore && over_valid)
-    return race_row(Field{&r, Cut{smallest_valid(r), kAllTies}, true, nullptr}, noise, scratch);
+    return race_row(Field{&r, Cut{smallest_valid(r), kAllTies}, true}, noise, scratch);
   if (plan.greedy) return k.cut.last;
   if (k.listed) return race_list(k.list, r.rule, explore, noise, scratch);
-  return race_row(Field{&r, k.cut, explore, block_sums}, noise, scratch);
+  return race_row(Field{&r, k.cut, explore}, noise, scratch);
 }
 
 void sample_checked(const SampleCall& call, int64_t row, const RowParams& params, const Pool& pool,
@@ -209,23 +209,20 @@ void sample_checked(const SampleCall& call, int64_t row, const RowParams& params
   const bool stats = out.entropy || out.varentropy;
   const bool have_sums = stats || out.logp_full || out.kept_mass || (out.logp && k.whole);
   Sums sums;
-  uint64_t* block_sums = nullptr;
   if (plan.greedy) {
     sums.s = u128(1) << kWeightBits;
   } else if (have_sums) {
-    block_sums = scratch.array<uint64_t>(Scratch::kBlockSum, size_t(r.blocks));
-    sums = row_sums(r, r.rule, stats, block_sums, pool);
+    sums = row_sums(r, r.rule, stats, pool);
   }
   // Number of kept tokens counts only those with weight; sums need no such care.
   const bool counts = out.n_kept || out.kept.reserve ||
                       (params.mix_eps > 0.0f && !call.options.mix_valid);
-  const uint64_t* known = k.whole ? block_sums : nullptr;
   if (counts && !plan.greedy && plan.post_weight == 1) {
     const bool whole = k.whole;
     narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
     k.whole = whole;  // what was dropped weighs nothing
   }
-  res.id = draw(r, plan, k, res.explored, call.options.mix_valid, known, noise, scratch);
+  res.id = draw(r, plan, k, res.explored, call.options.mix_valid, noise, scratch);
   if (wants_more(out))
     by_products(call, row, r, plan, params, k, sums, have_sums, pool, scratch, res);
 }

@@ -121,28 +121,60 @@ struct Zone {
   u128 above = 0;
 };
 
-// Adds to `total` the weight of a block and to `above` that of its values >= pivot.
-void add_above(const WeightRule& rule, const float* x, float e_max, float pivot, u128& total,
-               u128& above) {
-  with_block_lanes(rule, e_max, [&](auto lanes) {
-    FixedSum all, over;
-    int n_over = 0;
-    const V::F p = V::set(pivot);
-#pragma GCC unroll 4
-    for (int j = 0; j < kVecs; ++j) {
-      const V::F v = V::load(x + j * V::kLanes);
-      const V::M m = V::ge(v, p);
-      all.add_and_masked(lanes(v), m, over);
-      n_over += __builtin_popcount(V::bits(m));
-    }
-    total += all.total(kVecs);
-    above += over.total_of(uint32_t(n_over));
-    return 0;
-  });
-}
-
 struct PivotSums {
   u128 total = 0, above = 0;
+};
+
+// The weight of blocks, and that of their values >= pivot.
+class PivotAdder {
+ public:
+  PivotAdder(const WeightRule& rule, float pivot) : rule_(rule), pivot_(pivot) {}
+
+  void add(const float* x, float e_max, float block_max) {
+    with_block_lanes(rule_, e_max, [&](auto lanes) {
+      if (block_max < pivot_)
+        add_weights(lanes, x, all_);
+      else
+        add_above(lanes, x);
+      return 0;
+    });
+    if (++run_ == 2) fold();  // total_of() takes no more
+  }
+  PivotSums finish() {
+    fold();
+    return sums_;
+  }
+
+ private:
+  template <typename Lanes>
+  void add_above(const Lanes& lanes, const float* x) {
+    const V::F p = V::set(pivot_);
+    FixedSum all = all_, over = over_;
+    uint32_t n = 0;
+    for (int j = 0; j < kVecs; j += kGroup) {
+      const Group v = load_group(x, j);
+      const GroupMask m = at_least(v, p);
+      n += count(m);
+      all.add_and_masked(lanes(v), m, over);
+    }
+    all_ = all;
+    over_ = over;
+    n_over_ += n;
+  }
+  void fold() {
+    sums_.total += all_.total(run_ * kVecs);
+    sums_.above += over_.total_of(n_over_);
+    all_ = FixedSum();
+    over_ = FixedSum();
+    run_ = 0;
+    n_over_ = 0;
+  }
+  const WeightRule rule_;
+  const float pivot_;
+  FixedSum all_, over_;
+  int run_ = 0;
+  uint32_t n_over_ = 0;
+  PivotSums sums_;
 };
 
 // S and the weight at or above a pivot, in one pass over the kept tokens.
@@ -159,17 +191,13 @@ struct PivotTask {
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
     alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-    PivotSums sums;
+    PivotAdder sums(r.rule, t.pivot);
     for (int64_t b = begin; b < end; ++b) {
-      const float e_max = top_weight(r.rule, r.block_max[b]);
+      const float m = r.block_max[b], e_max = top_weight(r.rule, m);
       if (e_max <= kNoWeight || !block_alive(r, t.base, b)) continue;
-      const float* x = cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer);
-      if (r.block_max[b] >= t.pivot)
-        add_above(r.rule, x, e_max, t.pivot, sums.total, sums.above);
-      else
-        sums.total += block_sum(r.rule, x, e_max);
+      sums.add(cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer), e_max, m);
     }
-    t.part[i] = sums;
+    t.part[i] = sums.finish();
   }
 };
 
@@ -277,15 +305,15 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
     if (mass + slack < s.total) z.lo = s.value_of(mass + slack, zone.lo, zone.hi);
     if (mass - slack > 0.0f) z.hi = s.value_of(mass - slack, zone.lo, zone.hi);
     List to = make_list(scratch, Scratch::kListB, kMiddle);
-    u128 total = 0, at_or_above = 0;
+    PivotAdder adder(r.rule, next_up(z.hi));
     bool fits = z.hi >= z.lo;
     for (int64_t b = 0; fits && b < blocks; ++b) {
       const float* x = list.x + b * kBlock;
-      if (z.hi < zone.hi) add_above(r.rule, x, 1.0f, next_up(z.hi), total, at_or_above);
+      if (z.hi < zone.hi) adder.add(x, 1.0f, inf32());
       // Ids here are places in the list.
       fits = gather_block(to, x, V::iadd(V::iset(uint32_t(b * kBlock)), V::iota()), z.lo, z.hi);
     }
-    z.above = zone.above + at_or_above;
+    z.above = zone.above + adder.finish().above;
     if (fits && to.n > 0 && z.above < target && z.above + list_sum(to, r.rule) >= target) {
       for (int64_t i = 0; i < to.n; ++i) to.id[i] = list.id[to.id[i]];
       list = to;

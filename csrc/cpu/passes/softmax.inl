@@ -71,7 +71,7 @@ void softmax_checked(const SoftmaxCall& call, int64_t row, float temperature, co
     return;
   }
   r.rule = weight_rule(r.rule.m, temperature, false);
-  const u128 s = row_sums(r, r.rule, false, nullptr, pool).s;
+  const u128 s = row_sums(r, r.rule, false, pool).s;
   const double d = to_double(s), ls = log_sum(s);
   write_blocks(r, out, [&](int64_t, const float* x, float* to) {
     if (call.log)
