@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops as torch knows them: handles, fake kernels (shapes and dtypes only), and the backward of softmax.
+
+The schemas and the real kernels are registered by `_C` (csrc/ops). Every op is a pure function of its
+arguments: the noise comes in as keys, so there is no hidden generator state to functionalise, capture or
+    replay.
+"""
+
+import torch
+from torch.library import Library, fallthrough_kernel, get_ctx, register_autograd, register_fake
+
+from . import _C  # noqa: F401  (its import registers the ops)
+
+sample = torch.ops.fusedraw.sample.default
+derive_keys = torch.ops.fusedraw.derive_keys.default
+row_keys = torch.ops.fusedraw.row_keys.default
+softmax = torch.ops.fusedraw.softmax.default
+filter = torch.ops.fusedraw.filter.default
+multinomial = torch.ops.fusedraw.multinomial.default
+
+# dtypes of the outputs of `sample`, by bit; kept (bit 11) is apart: its length is data.
+_OUTPUT_DTYPES = (
+    torch.uint8,  # status
+    *[torch.float32] * 6,  # logp logp_full logp_raw entropy varentropy margin
+    torch.int64,  # n_kept
+    torch.float32,  # kept_mass
+    torch.int64,  # rank
+    torch.bool,  # explored
+)
+_KEPT_BIT = 11
+_RENORM = 1  # kind of `filter`
+_LOG = 1  # mode bit of `softmax`
+_UNIFORM_ABOVE = 2.0**64  # law: such a temperature counts as inf
+
+
+@register_fake("fusedraw::sample")
+def _fake_sample(logits, params, keys, mask, mode, outputs, top_n):
+    _check_devices("sample", logits, params, keys, mask)
+    rows = logits.shape[0]
+    out = [logits.new_empty((rows,), dtype=torch.int64)]
+    for bit, dtype in enumerate(_OUTPUT_DTYPES):
+        if outputs >> bit & 1:
+            out.append(logits.new_empty((rows,), dtype=dtype))
+    if outputs >> _KEPT_BIT & 1:
+        out.append(logits.new_empty((get_ctx().new_dynamic_size(),), dtype=torch.int32))
+        out.append(logits.new_empty((rows + 1,), dtype=torch.int64))
+    if top_n > 0:
+        out.append(logits.new_empty((rows, top_n), dtype=torch.int64))
+        out.append(logits.new_empty((rows, top_n), dtype=torch.float32))
+    return out
+
+
+@register_fake("fusedraw::derive_keys")
+def _fake_derive_keys(seed, request_ids, sample_ids, step):
+    _check_devices("derive_keys", request_ids, seed, sample_ids, step)
+    rows = 1
+    for part in (seed, request_ids, sample_ids, step):
+        length = part.shape[0]
+        # No max(): a symbolic length is never compared with 1, which would pin it.
+        if not (isinstance(length, int) and length == 1):
+            rows = length
+    return request_ids.new_empty((rows, 2), dtype=torch.int64)
+
+
+@register_fake("fusedraw::row_keys")
+def _fake_row_keys(logits, seed, step):
+    return logits.new_empty((logits.shape[0], 2), dtype=torch.int64)
+
+
+@register_fake("fusedraw::softmax")
+def _fake_softmax(logits, temperature, mask, mode):
+    _check_devices("softmax", logits, temperature, mask)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.new_empty(logits.shape, dtype=dtype), _fake_status(logits)
+
+
+@register_fake("fusedraw::filter")
+def _fake_filter(x, params, mask, mode, kind):
+    _check_devices("filter", x, params, mask)
+    dtype = torch.float32 if kind == _RENORM else x.dtype
+    return x.new_empty(x.shape, dtype=dtype), _fake_status(x)
+
+
+@register_fake("fusedraw::multinomial")
+def _fake_multinomial(probs, keys, num_samples, replacement, mode):
+    _check_devices("multinomial", probs, keys)
+    return probs.new_empty((probs.shape[0], num_samples), dtype=torch.int64), _fake_status(probs)
+
+
+def _check_devices(op, first, *others):
+    # One meta tensor among real ones brings a call here: without this, it would return uninitialised memory.
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise RuntimeError(f"{op}: all tensors must be on {first.device}, got one on {other.device}")
+
+
+def _fake_status(x):
+    return x.new_empty((x.shape[0],), dtype=torch.uint8)
+
+
+def _save_for_softmax(ctx, inputs, output):
+    logits, temperature, _, mode = inputs
+    out, status = output
+    ctx.save_for_backward(out, status, temperature)
+    ctx.log = bool(mode & _LOG)
+    ctx.dtype = logits.dtype
+
+
+def _softmax_backward(ctx, grad, _):
+    """d softmax = p (g - <g, p>) / T and d log_softmax = (g - p sum(g)) / T, over the tokens that have a
+    weight.
+
+    Zero where the output does not move with the logits: T = 0 (one-hot), T = inf (uniform), masked and -inf
+    tokens, bad rows.
+    """
+    out, status, temperature = ctx.saved_tensors
+    t = temperature.to(torch.float32).to(torch.float64).reshape(-1, 1)
+    live = (status == 0).reshape(-1, 1) & (t > 0) & (t <= _UNIFORM_ABOVE)
+    # 1 / T of a subnormal T is beyond float32: capped, as the law caps its own factor, so that 0 * scale
+    # stays 0.
+    scale = torch.where(live, (1 / t).clamp(max=torch.finfo(out.dtype).max), 0.0).to(out.dtype)
+    if ctx.log:
+        moves = live & (out > -torch.inf)
+        g = torch.where(moves, grad, 0.0)
+        inner = g - torch.where(moves, out, -torch.inf).exp() * g.sum(dim=-1, keepdim=True)
+    else:
+        moves = live & (out > 0)
+        p = torch.where(moves, out, 0.0)
+        g = torch.where(moves, grad, 0.0)
+        inner = p * (g - (p * g).sum(dim=-1, keepdim=True))
+    return (inner * scale).to(ctx.dtype), None, None, None
+
+
+register_autograd("fusedraw::softmax", _softmax_backward, setup_context=_save_for_softmax)
+
+# The other ops are not differentiable: under autograd they give plain tensors. Without this, torch would hang
+# a node on their float outputs that warns on backward. Kept alive here: the registration ends with the
+# object.
+_autograd = Library("fusedraw", "IMPL", "Autograd")
+for _name in ("sample", "derive_keys", "row_keys", "filter", "multinomial"):
+    _autograd.impl(_name, fallthrough_kernel)

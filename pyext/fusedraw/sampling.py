@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sample, sample_probs, Sampler: one token id per row, and by-products of the same launch on request."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._checks import (
+    LOGIT_DTYPES,
+    PROB_DTYPES,
+    bad_row,
+    call,
+    check_keys,
+    check_mask,
+    check_rows,
+    refusal,
+    should_raise,
+)
+from ._device import kernel_device, move
+from ._ops import sample as sample_op
+from ._params import (
+    MODE_RAISE,
+    HasTensor,
+    cached_plan,
+    check_lengths,
+    check_values,
+    names_tuple,
+    pack_options,
+    pack_values,
+)
+from .keys import make_keys, reject_beside_keys, resolve_keys
+
+is_compiling = torch.compiler.is_compiling
+
+_WHOLE_BATCH = ("kept_ids", "kept_offsets")  # CSR: has no first row to take
+
+
+class SampleOutput(NamedTuple):
+    """Ids and what else was asked for; None where not asked. A 1-D input gives 0-D fields ([n] for top_*)."""
+
+    ids: Tensor  # int64 [B], -1 for a bad row
+    status: Tensor | None = None  # uint8 [B], see Status
+    logp: Tensor | None = None  # float32 [B], nats: log-probability under the exact behaviour policy
+    logp_full: Tensor | None = None  # float32 [B]: tempered, untruncated
+    logp_raw: Tensor | None = None  # float32 [B]: untruncated at T = 1
+    entropy: Tensor | None = None  # float32 [B], nats, of the tempered, untruncated law
+    varentropy: Tensor | None = None  # float32 [B], nats^2
+    margin: Tensor | None = None  # float32 [B]: first minus second logit, +inf if there is one
+    n_kept: Tensor | None = None  # int64 [B]: tokens that the filters keep
+    kept_mass: Tensor | None = None  # float32 [B]: their share of the untruncated law
+    rank: Tensor | None = None  # int64 [B]: valid tokens before the drawn one
+    explored: Tensor | None = None  # bool [B]: the coin of mix_eps fired
+    kept_ids: Tensor | None = None  # int32 [sum of n_kept], ascending within a row
+    kept_offsets: Tensor | None = None  # int64 [B + 1]: row r has kept_ids[offsets[r]:offsets[r + 1]]
+    top_ids: Tensor | None = None  # int64 [B, top_n]: the first of the order, -1 where missing
+    top_logps: Tensor | None = None  # float32 [B, top_n]: their logp_raw, -inf where missing
+
+    def __repr__(self) -> str:
+        fields = [
+            f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True) if value is not None
+        ]
+        return f"SampleOutput({', '.join(fields)})"
+
+
+def sample(
+    logits: Tensor,
+    *,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    mix_eps=0.0,
+    mix_support="kept",
+    filter_order="sequential",
+    ties="index",
+    mask=None,
+    keys=None,
+    seed=None,
+    step=0,
+    generator=None,
+    domain="target",
+    returns=(),
+    top_n=0,
+    check=None,
+):
+    """Draw one token id per row: temperature, top-k, top-p, min-p, then a mixture with the uniform law.
+
+    The draw is exact and a pure function of (logits of the row, parameters of the row, key of the row), see
+    docs/law.md: the same bits for every batch size, thread count, instruction set and device.
+
+    Args:
+        logits: [B, V] or [V] float32, bfloat16 or float16, 1 <= V <= 2^33, any strides. -inf is never drawn.
+        temperature: >= 0; 0 is greedy (lowest index on ties, filters do nothing), inf uniform over finite
+            logits.
+        top_k: keep the first k tokens of the order; 0, -1 or None: off. More than V means V.
+        top_p: in [0, 1]: keep the shortest non-empty prefix of that mass; 1 or None: off.
+        min_p: in [0, 1]: keep tokens of at least min_p times the largest weight; 0 or None: off.
+        mix_eps: in [0, 1]: weight of the uniform law, `mu = (1 - mix_eps) * pi + mix_eps * uniform`.
+        mix_support: "kept" or "valid": what the uniform law covers.
+        filter_order: "sequential" (top-k, top-p of what is left, min-p: Hugging Face's order), "joint" or
+            "min_p_first" (vLLM's order).
+        ties: "index" (exactly k, lowest index first) or "all" (keep every token tied with the last one kept).
+        mask: bool [V] or [B, V], True = allowed, or int32 [ceil(V/32)] or [B, ceil(V/32)], bit set = allowed.
+        keys: uint64 or int64 [B, 2] = (seed, offset) per row (see derive_keys). Or, instead of keys:
+        seed, step: ints (or int64 tensors of length 1 or B); the key of row r is that of derive_keys(seed, r,
+            0, step), so the position in the batch counts and the caller advances `step`.
+        generator: a torch.Generator that is asked for one uint64 seed per call. With none of the three,
+            torch's default generator is.
+        domain: "target", "draft", "accept" or "recovery": disjoint noise, for speculative decoding.
+        returns: names out of status, logp, logp_full, logp_raw, entropy, varentropy, margin, n_kept,
+            kept_mass, rank, explored, kept.
+        top_n: also give the first n tokens of the order and their log-probabilities.
+        check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no
+            sync): it gets id -1 and a status. In a compiled graph "raise" raises the op's RuntimeError.
+
+    Each of temperature, top_k, top_p, min_p and mix_eps is a number or a tensor of length 1 or B on the
+    device of `logits` and is rounded to float32 first; numbers out of range raise, tensors give the status
+    BAD_PARAM.
+
+    Returns:
+        int64 [B] ids (0-D for 1-D logits), or a SampleOutput when `returns` or `top_n` ask for more.
+
+    Raises:
+        TypeError: a wrong type or dtype (float64 logits too); ValueError: a wrong shape, device, range or
+            name, a bad
+        row; OverflowError: a step outside int64 and uint64.
+    """
+    values = (temperature, top_p, min_p, mix_eps, top_k)
+    options = (mix_support, filter_order, ties, domain, returns, top_n, check)
+    return _draw("sample", logits, values, options, mask, keys, seed, step, generator)
+
+
+def sample_probs(
+    probs: Tensor,
+    *,
+    top_k=0,
+    top_p=1.0,
+    min_p=0.0,
+    mix_eps=0.0,
+    mix_support="kept",
+    filter_order="sequential",
+    ties="index",
+    mask=None,
+    keys=None,
+    seed=None,
+    step=0,
+    generator=None,
+    domain="target",
+    returns=(),
+    check=None,
+):
+    """Like `sample`, from probabilities or any weights >= 0 (they need not sum to 1).
+
+    Args:
+        probs: [B, V] or [V] float32, bfloat16, float16 or float64 (rounded to float32 first). A negative one
+            makes the row BAD_PARAM, a row of zeros EMPTY.
+        returns: names out of status, logp, margin, n_kept, kept_mass, rank, explored, kept.
+        The rest: as in `sample`.
+    """
+    if isinstance(probs, Tensor) and probs.dtype is torch.float64:
+        probs = probs.to(torch.float32)
+    values = (1.0, top_p, min_p, mix_eps, top_k)
+    options = (mix_support, filter_order, ties, domain, returns, 0, check)
+    return _draw("sample_probs", probs, values, options, mask, keys, seed, step, generator)
+
+
+class Sampler:
+    """`sample` with its parameters checked and packed once.
+
+    >>> draw = Sampler(top_p=0.9)
+    >>> ids = draw(logits, keys=keys)
+
+    The arguments are those of `sample`. A tensor parameter is copied here; one of length B > 1 binds the
+    sampler to batches of B rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        min_p=0.0,
+        mix_eps=0.0,
+        mix_support="kept",
+        filter_order="sequential",
+        ties="index",
+        domain="target",
+        returns=(),
+        top_n=0,
+        check=None,
+    ):
+        values = check_values("Sampler", (temperature, top_p, min_p, mix_eps, top_k))
+        # Copies: what the caller does to its tensors later does not reach the packed ones.
+        self._values = tuple([v.detach().clone() if isinstance(v, Tensor) else v for v in values])
+        returns = names_tuple("Sampler", returns)
+        self._options = (mix_support, filter_order, ties, domain, returns, top_n, check)
+        mode, self._outputs, self._names, self._top_n = pack_options("Sampler", *self._options)
+        self._mode = mode if check == "status" else mode | MODE_RAISE
+        self._bare = len(self._names) == 1
+        # Packed for the fast path: numbers, or tensors that lie on the CPU.
+        self._params = None
+        if not any(isinstance(v, Tensor) for v in values):
+            try:
+                self._params = cached_plan("sample", *values, *self._options).params
+            except HasTensor:  # fakes are being made: packed anew in each call
+                self._params = None
+        elif all(v.device.type == "cpu" for v in values if isinstance(v, Tensor)):
+            lengths = {v.numel() for v in values if isinstance(v, Tensor)} - {1}
+            if len(lengths) > 1:
+                raise ValueError(
+                    f"Sampler: tensors must have length 1 or one common B, got {sorted(lengths)}"
+                )
+            rows = lengths.pop() if lengths else 1
+            check_lengths("Sampler", values, rows, torch.device("cpu"))
+            self._params = pack_values(torch.empty((rows, 1), device="cpu"), values)
+
+    def __call__(self, logits: Tensor, *, keys=None, mask=None, seed=None, step=0, generator=None):
+        """What `sample` gives for these arguments and the sampler's own."""
+        if (
+            self._params is not None
+            and not is_compiling()
+            and logits.__class__ is Tensor
+            and logits.is_cpu
+            and logits.dim() == 2
+            and (mask is None or (mask.__class__ is Tensor and mask.is_cpu))
+            and (keys is None or (keys.__class__ is Tensor and keys.is_cpu))
+        ):
+            try:
+                if keys is None:
+                    if seed is None:  # a refused call must not advance the generator
+                        _check_call("sample", logits, self._values, mask, None)
+                    keys = make_keys("sample", logits, seed, step, generator)
+                elif seed is not None or generator is not None or step.__class__ is not int or step:
+                    reject_beside_keys("sample", seed, step, generator)
+                out = sample_op(logits, self._params, keys, mask, self._mode, self._outputs, self._top_n)
+            except RuntimeError as error:
+                failure = error
+            else:
+                return out[0] if self._bare else SampleOutput(**dict(zip(self._names, out, strict=True)))
+            raise _explain("sample", failure, logits, self._values, mask, keys)
+        return _draw_any("sample", logits, self._values, self._options, mask, keys, seed, step, generator)
+
+    def __repr__(self) -> str:
+        names = ("temperature", "top_p", "min_p", "mix_eps", "top_k")
+        options = ("mix_support", "filter_order", "ties", "domain", "returns", "top_n", "check")
+        pairs = [*zip(names, self._values, strict=True), *zip(options, self._options, strict=True)]
+        return f"Sampler({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+
+def _draw(op, x, values, options, mask, keys, seed, step, generator):
+    """Plain numbers and plain tensors on the CPU: one cache look-up and one op. All else: _draw_any."""
+    plan = None
+    if (
+        not is_compiling()
+        and x.__class__ is Tensor
+        and x.is_cpu
+        and x.dim() == 2
+        and (mask is None or (mask.__class__ is Tensor and mask.is_cpu))
+        and (keys is None or (keys.__class__ is Tensor and keys.is_cpu))
+    ):
+        try:
+            plan = cached_plan(op, *values, *options)
+        except (HasTensor, TypeError):  # TypeError: something unhashable, or a wrong type that is named below
+            plan = None
+    if plan is None:
+        return _draw_any(op, x, values, options, mask, keys, seed, step, generator)
+    try:
+        if keys is None:
+            if seed is None:  # a refused call must not advance the generator
+                _check_call(op, x, (), mask, None)
+            keys = make_keys(op, x, seed, step, generator)
+        elif seed is not None or generator is not None or step.__class__ is not int or step:
+            reject_beside_keys(op, seed, step, generator)
+        out = sample_op(x, plan.params, keys, mask, plan.cpu_mode, plan.outputs, plan.top_n)
+    except RuntimeError as error:
+        failure = error
+    else:
+        return out[0] if plan.bare else SampleOutput(**dict(zip(plan.names, out, strict=True)))
+    raise _explain(op, failure, x, values, mask, keys)
+
+
+def _draw_any(op, x, values, options, mask, keys, seed, step, generator):
+    """The whole road: all checks first, tensor parameters, one row, other devices, compiled graphs."""
+    values = check_values(op, values)
+    mode, outputs, fields, top_n = pack_options(op, *options)
+    check = options[-1]
+    _check_call(op, x, values, mask, None)
+    one_row = x.dim() == 1
+    if one_row:
+        x = x.unsqueeze(0)
+    home = x.device
+    if should_raise(check, home):
+        mode |= MODE_RAISE
+    if keys is not None:
+        keys = resolve_keys(op, x, keys, seed, step, generator, one_row)
+    device = kernel_device(home)
+    if device != home:
+        x, mask, keys, seed, step, *values = move(device, x, mask, keys, seed, step, *values)
+    if keys is None:
+        keys = make_keys(op, x, seed, step, generator)
+    params = pack_values(x, values)
+    out = call(op, sample_op, x, params, keys, mask, mode, outputs, top_n)
+    if device != home:
+        out = [tensor.to(home) for tensor in out]
+    out = dict(zip(fields, out, strict=True))
+    if one_row:
+        out = {name: field if name in _WHOLE_BATCH else field[0] for name, field in out.items()}
+    return out["ids"] if len(out) == 1 else SampleOutput(**out)
+
+
+def _explain(op, error, x, values, mask, keys):
+    """What a fast path raises when the op refused: the typed error of the full checks."""
+    failure = bad_row(op, error)
+    if failure is None:
+        _check_call(op, x, values, mask, keys)
+        failure = refusal(op, error)
+    return failure
+
+
+def _check_call(op, x, values, mask, keys) -> None:
+    """Raise what is wrong with the metadata of a call, if anything is."""
+    probs = op == "sample_probs"
+    check_rows(op, "probs" if probs else "logits", x, PROB_DTYPES if probs else LOGIT_DTYPES)
+    rows = x.shape[0] if x.dim() == 2 else 1
+    if values:  # none: all numbers
+        check_lengths(op, values, rows, x.device)
+    check_mask(op, mask, rows, x.shape[-1], x.device)
+    if keys is not None:
+        check_keys(op, keys, rows, x.device)
