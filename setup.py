@@ -17,6 +17,7 @@ SOURCES = [
     "csrc/cpu/avx2.cpp",
     "csrc/cpu/avx512.cpp",
     "csrc/cpu/neon.cpp",
+    "csrc/cpu/scratch.cpp",
     "csrc/ops/checks.cpp",
     "csrc/ops/cpu_ops.cpp",
     "csrc/ops/registry.cpp",
@@ -33,6 +34,12 @@ COMPILE_ARGS = [
     "-fvisibility=hidden",
     "-Wall",
     "-Wextra",
+    "-Wno-unused-parameter",  # in torch's headers
+    # GCC's AVX-512 intrinsics start from an undefined register by design.
+    "-Wno-uninitialized",
+    "-Wno-maybe-uninitialized",
+    # Lambdas of the passes return vectors; none of them crosses a translation unit.
+    "-Wno-psabi",
     # torch 2.13's stable ABI: the binary runs on every newer torch.
     "-DTORCH_TARGET_VERSION=0x020d000000000000",
 ]

@@ -15,7 +15,8 @@ class Scratch {
   enum Slot {
     kGroupMax,    // float, lane maxima of each block
     kBlockMax,    // float, one a block
-    kBlockSum,    // uint64, one a block
+    kBlockSum,    // uint64, one a block (draws with replacement)
+    kBlockWeight, // float, weight of the block's maximum
     kBound,       // float, one a block: lower bound of the block's race value
     kNoiseWords,  // uint32, one a block
     kMaskWords,   // uint32, one bit a token

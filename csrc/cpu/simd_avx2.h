@@ -135,26 +135,14 @@ struct V {
     return __builtin_popcount(b);
   }
 
-  // out = fl32(2^43 * e / d), as in simd_avx512.h.
-  static void store_quotient(float* p, F e, double d, double inverse) {
-    const __m256d scale = _mm256_set1_pd(0x1p43), tiny = _mm256_set1_pd(0x1p-126);
+  // RNE(2^43 * e) as integers: adding 2^52 rounds, and leaves them in the mantissa.
+  static void store_fixed43(uint64_t* p, F e) {
+    const __m256d scale = _mm256_set1_pd(0x1p43), magic = _mm256_set1_pd(0x1p52);
     for (int half = 0; half < 2; ++half) {
       const __m128 part = half ? _mm256_extractf128_ps(e, 1) : _mm256_castps256_ps128(e);
-      const __m256d a = _mm256_mul_pd(_mm256_cvtps_pd(part), scale);
-      __m256d q = _mm256_mul_pd(a, _mm256_set1_pd(inverse));
-      const __m256i tail =
-          _mm256_and_si256(_mm256_add_epi64(_mm256_castpd_si256(q), _mm256_set1_epi64x(8)),
-                           _mm256_set1_epi64x(0x1fffffff));
-      const __m256i from_middle = _mm256_sub_epi64(tail, _mm256_set1_epi64x(0x10000000));
-      const __m256i near =  // 0 <= from_middle <= 16
-          _mm256_and_si256(_mm256_cmpgt_epi64(from_middle, _mm256_set1_epi64x(-1)),
-                           _mm256_cmpgt_epi64(_mm256_set1_epi64x(17), from_middle));
-      const __m256d small = _mm256_and_pd(_mm256_cmp_pd(q, tiny, _CMP_LT_OQ),
-                                          _mm256_cmp_pd(q, _mm256_setzero_pd(), _CMP_GT_OQ));
-      const __m256d redo = _mm256_or_pd(_mm256_castsi256_pd(near), small);
-      if (__builtin_expect(_mm256_movemask_pd(redo) != 0, 0))
-        q = _mm256_div_pd(a, _mm256_set1_pd(d));
-      _mm_storeu_ps(p + 4 * half, _mm256_cvtpd_ps(q));
+      const __m256d y = _mm256_add_pd(_mm256_mul_pd(_mm256_cvtps_pd(part), scale), magic);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 4 * half),
+                          _mm256_xor_si256(_mm256_castpd_si256(y), _mm256_castpd_si256(magic)));
     }
   }
   static void store_log(float* p, F t, double ls) {

@@ -109,26 +109,13 @@ struct V {
     return __builtin_popcount(m);
   }
 
-  // out = fl32(2^43 * e / d) for 16 lanes; `inverse` is 1 / d. The quotient is found by
-  // multiplication; where it lies within 8 units of a float32 rounding boundary, or below the normal
-  // range, the division is made.
-  static void store_quotient(float* p, F e, double d, double inverse) {
+  // RNE(2^43 * e) as integers.
+  static void store_fixed43(uint64_t* p, F e) {
     for (int half = 0; half < 2; ++half) {
       const __m256 part =
           half ? _mm512_extractf32x8_ps(e, 1) : _mm512_castps512_ps256(e);
-      const __m512d a = _mm512_mul_pd(_mm512_cvtps_pd(part), _mm512_set1_pd(0x1p43));
-      const __m512d q = _mm512_mul_pd(a, _mm512_set1_pd(inverse));
-      const __m512i tail =
-          _mm512_and_si512(_mm512_add_epi64(_mm512_castpd_si512(q), _mm512_set1_epi64(8)),
-                           _mm512_set1_epi64(0x1fffffff));
-      const __mmask8 near =
-          _mm512_cmple_epu64_mask(
-              _mm512_sub_epi64(tail, _mm512_set1_epi64(0x10000000)), _mm512_set1_epi64(16)) |
-          (_mm512_cmp_pd_mask(q, _mm512_set1_pd(0x1p-126), _CMP_LT_OQ) &
-           _mm512_cmp_pd_mask(q, _mm512_setzero_pd(), _CMP_GT_OQ));
-      const __m512d exact =
-          __builtin_expect(near != 0, 0) ? _mm512_div_pd(a, _mm512_set1_pd(d)) : q;
-      _mm256_storeu_ps(p + 8 * half, _mm512_cvtpd_ps(exact));
+      _mm512_storeu_si512(p + 8 * half, _mm512_cvtpd_epu64(_mm512_mul_pd(
+                                            _mm512_cvtps_pd(part), _mm512_set1_pd(0x1p43))));
     }
   }
   // out = fl32(t * ln2 - ls) in float64, zero as +0.

@@ -173,8 +173,8 @@ struct V {
     return n;
   }
 
-  static void store_quotient(float* p, F e, double d, double) {
-    for (int i = 0; i < kLanes; ++i) p[i] = softmax_of(e.v[i], d);
+  static void store_fixed43(uint64_t* p, F e) {
+    for (int i = 0; i < kLanes; ++i) p[i] = fixed43(e.v[i]);
   }
   static void store_log(float* p, F t, double ls) {
     for (int i = 0; i < kLanes; ++i) p[i] = log_prob(t.v[i], ls);

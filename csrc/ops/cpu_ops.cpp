@@ -230,7 +230,8 @@ std::tuple<Tensor, Tensor> softmax_double(const Tensor& logits, const Tensor& te
   for (int64_t r = 0; r < view.rows; ++r)
     softmax_double_row(static_cast<const double*>(x.const_data_ptr()) + r * view.cols, m, r,
                        view.cols,
-                       static_cast<const double*>(temperature.const_data_ptr())[r * stride],
+                       // Parameters are float32 on every path.
+                       float(static_cast<const double*>(temperature.const_data_ptr())[r * stride]),
                        mode.log, data<double>(out) + r * view.cols, data<uint8_t>(status)[r]);
   if (mode.raise) raise_bad_rows("softmax", data<uint8_t>(status), view.rows);
   return {out, status};

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "row.inl"
+#include "lanes.inl"
 #include "sums.inl"
 #include "noise.inl"
 #include "race.inl"

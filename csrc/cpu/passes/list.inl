@@ -82,10 +82,28 @@ Ranked ranked(float x, uint32_t id, uint64_t w) {
   return {uint64_t(order_key(x)) << 32 | uint32_t(~id), w};
 }
 
-Ranked* rank_list(const List& l, const WeightRule& rule, bool weights, Scratch& scratch) {
+// The weights of a list. Whole vectors are read and written past its end.
+uint64_t* list_weights(const List& l, const WeightRule& rule, Scratch& scratch) {
+  uint64_t* w = scratch.array<uint64_t>(Scratch::kListWeights, size_t(l.n + V::kLanes));
+  const float pad = rule.kind == WeightKind::kProbs ? 0.0f : -inf32();
+  for (int i = 0; i < V::kLanes; ++i) l.x[l.n + i] = pad;
+  with_lanes(rule, [&](auto lanes) {
+    for (int64_t i = 0; i < l.n; i += V::kLanes)
+      V::store_fixed43(w + i, lanes(V::load(l.x + i)));
+    return 0;
+  });
+  return w;
+}
+
+Ranked* rank_list(const List& l, Scratch& scratch) {
   Ranked* t = scratch.array<Ranked>(Scratch::kKeys, size_t(l.n));
-  for (int64_t i = 0; i < l.n; ++i)
-    t[i] = ranked(l.x[i], l.id[i], weights ? weight_of(rule, l.x[i]) : 0);
+  for (int64_t i = 0; i < l.n; ++i) t[i] = ranked(l.x[i], l.id[i], 0);
+  return t;
+}
+Ranked* rank_weights(const List& l, const WeightRule& rule, Scratch& scratch) {
+  const uint64_t* w = list_weights(l, rule, scratch);
+  Ranked* t = scratch.array<Ranked>(Scratch::kKeys, size_t(l.n));
+  for (int64_t i = 0; i < l.n; ++i) t[i] = ranked(l.x[i], l.id[i], w[i]);
   return t;
 }
 
@@ -94,7 +112,7 @@ Cut cut_after(const Ranked& last, bool ties_all) {
   return {last.x(), ties_all ? kAllTies : int64_t(last.id())};
 }
 Cut list_top_k(const List& l, int64_t k, bool ties_all, Scratch& scratch) {
-  Ranked* t = rank_list(l, WeightRule{}, false, scratch);
+  Ranked* t = rank_list(l, scratch);
   std::nth_element(t, t + (k - 1), t + l.n);
   return cut_after(t[k - 1], ties_all);
 }
@@ -103,7 +121,7 @@ Cut list_top_k(const List& l, int64_t k, bool ties_all, Scratch& scratch) {
 // Halves around the median, so linear in n.
 Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, bool ties_all,
                Scratch& scratch) {
-  Ranked* t = rank_list(l, rule, true, scratch);
+  Ranked* t = rank_weights(l, rule, scratch);
   int64_t begin = 0, end = l.n;
   while (end - begin > 1) {
     const int64_t middle = begin + (end - begin) / 2;  // prefix [begin, middle) is not empty
@@ -132,8 +150,9 @@ u128 list_sum(const List& l, const WeightRule& rule) {
 // The race over a list of kept tokens.
 int64_t race_list(const List& l, const WeightRule& rule, bool explore, const Noise& noise,
                   Scratch& scratch) {
-  uint64_t* w = scratch.array<uint64_t>(Scratch::kListWeights, size_t(l.n));
-  for (int64_t i = 0; i < l.n; ++i) w[i] = explore ? 1 : weight_of(rule, l.x[i]);
+  uint64_t* w = list_weights(l, rule, scratch);
+  if (explore)
+    for (int64_t i = 0; i < l.n; ++i) w[i] = 1;
   Winner best;
   int64_t winner_begin = 0, winner_end = 0;
   for (int64_t i = 0; i < l.n;) {

@@ -117,7 +117,7 @@ void store_top(const SampleCall& call, int64_t row, const Row& r, const WeightRu
     list = make_list(scratch, Scratch::kWide, r.blocks * kBlock + V::kLanes);
     gather_row(list, r, cut, cut.lo);
   }
-  Ranked* t = rank_list(list, at_one, false, scratch);
+  Ranked* t = rank_list(list, scratch);
   std::sort(t, t + list.n);
   if (n > list.n) n = list.n;
   for (int64_t j = 0; j < n; ++j) {
@@ -176,7 +176,7 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& 
     const bool same = have_sums && !plan.greedy && r.rule.kind == WeightKind::kLogits &&
                       r.rule.c == at_one.c;
     const double ls =
-        log_sum(same ? sums.s : row_sums(r, at_one, false, pool).s);
+        log_sum(same ? sums.s : row_sums(r, at_one, false, pool, scratch).s);
     res.logp_raw = log_prob(scaled_gap(at_one, x), ls);
     if (out.top_n > 0) store_top(call, row, r, at_one, ls, scratch);
   }
@@ -212,7 +212,7 @@ void sample_checked(const SampleCall& call, int64_t row, const RowParams& params
   if (plan.greedy) {
     sums.s = u128(1) << kWeightBits;
   } else if (have_sums) {
-    sums = row_sums(r, r.rule, stats, pool);
+    sums = row_sums(r, r.rule, stats, pool, scratch);
   }
   // Number of kept tokens counts only those with weight; sums need no such care.
   const bool counts = out.n_kept || out.kept.reserve ||

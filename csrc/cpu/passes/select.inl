@@ -133,12 +133,12 @@ class PivotAdder {
   void add(const float* x, float e_max, float block_max) {
     with_block_lanes(rule_, e_max, [&](auto lanes) {
       if (block_max < pivot_)
-        add_weights(lanes, x, all_);
+        add_weights(lanes, x, sum_.all);
       else
         add_above(lanes, x);
       return 0;
     });
-    if (++run_ == 2) fold();  // total_of() takes no more
+    if (++run_ == RowSums::kRun) fold();
   }
   PivotSums finish() {
     fold();
@@ -149,31 +149,23 @@ class PivotAdder {
   template <typename Lanes>
   void add_above(const Lanes& lanes, const float* x) {
     const V::F p = V::set(pivot_);
-    FixedSum all = all_, over = over_;
-    uint32_t n = 0;
+    SplitSum sum = sum_;  // in registers, as in add_weights()
     for (int j = 0; j < kVecs; j += kGroup) {
       const Group v = load_group(x, j);
-      const GroupMask m = at_least(v, p);
-      n += count(m);
-      all.add_and_masked(lanes(v), m, over);
+      sum.add(lanes(v), at_least(v, p));
     }
-    all_ = all;
-    over_ = over;
-    n_over_ += n;
+    sum_ = sum;
   }
   void fold() {
-    sums_.total += all_.total(run_ * kVecs);
-    sums_.above += over_.total_of(n_over_);
-    all_ = FixedSum();
-    over_ = FixedSum();
+    sums_.total += sum_.all.total(run_ * kVecs);
+    sums_.above += sum_.total_chosen();
+    sum_ = SplitSum();
     run_ = 0;
-    n_over_ = 0;
   }
   const WeightRule rule_;
   const float pivot_;
-  FixedSum all_, over_;
+  SplitSum sum_;
   int run_ = 0;
-  uint32_t n_over_ = 0;
   PivotSums sums_;
 };
 
@@ -182,6 +174,7 @@ struct PivotTask {
   const Row* row;
   Cut base;
   float pivot;
+  const float* block_weight;
   Parts parts;
   PivotSums part[kMaxParts];
 
@@ -193,7 +186,7 @@ struct PivotTask {
     alignas(64) float buffer[kBlock], cut_buffer[kBlock];
     PivotAdder sums(r.rule, t.pivot);
     for (int64_t b = begin; b < end; ++b) {
-      const float m = r.block_max[b], e_max = top_weight(r.rule, m);
+      const float m = r.block_max[b], e_max = t.block_weight[b];
       if (e_max <= kNoWeight || !block_alive(r, t.base, b)) continue;
       sums.add(cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer), e_max, m);
     }
@@ -201,11 +194,13 @@ struct PivotTask {
   }
 };
 
-PivotSums pivot_sums(const Row& r, const Cut& base, float pivot, const Pool& pool) {
+PivotSums pivot_sums(const Row& r, const Cut& base, float pivot, const Pool& pool,
+                     Scratch& scratch) {
   PivotTask task;
   task.row = &r;
   task.base = base;
   task.pivot = pivot;
+  task.block_weight = block_weights(r, r.rule, scratch);
   task.parts = split_blocks(r.blocks, pool);
   run_parts(task.parts, pool, PivotTask::run, &task);
   PivotSums sums;
@@ -224,10 +219,14 @@ struct Sample {
 
   float mass_at_least(float pivot) const {
     const V::F p = V::set(pivot);
-    V::F s = V::set(0.0f);
-    for (int64_t j = 0; j < n; j += V::kLanes)
-      s = V::add(s, V::keep(V::ge(V::load(x + j), p), V::load(e + j)));
-    return V::reduce_add(s);
+    V::F s[4] = {V::set(0.0f), V::set(0.0f), V::set(0.0f), V::set(0.0f)};
+    for (int64_t j = 0; j < n; j += 4 * V::kLanes)  // n is a whole number of blocks
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        const int64_t i = j + k * V::kLanes;
+        s[k] = V::add(s[k], V::keep(V::ge(V::load(x + i), p), V::load(e + i)));
+      }
+    return V::reduce_add(V::add(V::add(s[0], s[1]), V::add(s[2], s[3])));
   }
   // A value with about `mass` of the sample at or above it.
   float value_of(float mass, float low_value, float high_value) const {
@@ -289,7 +288,7 @@ float reach(float mass, float e) { return mass + 3.0f * __builtin_sqrtf(mass * e
 // enough to rank, then ranks.
 Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all,
                   Scratch& scratch) {
-  constexpr int64_t kShort = 512, kMiddle = 8192;
+  constexpr int64_t kShort = 1024, kMiddle = 8192;
   if (list.n > kShort) {
     // Weight at or above evenly spaced sample values gives a shorter zone, exactly.
     for (int i = 0; i < kBlock; ++i) list.x[list.n + i] = r.pad;  // whole blocks are read
@@ -364,14 +363,15 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
   if (r.blocks <= 4 || head_lo < base.lo) head_lo = base.lo;
   if (!gather_row(list, r, base, head_lo)) {  // very many ties, or a row beyond 2^32 tokens
     list.n = 0;
-    const u128 s = pivot_sums(r, base, inf32(), pool).total;
+    const u128 s = pivot_sums(r, base, inf32(), pool, scratch).total;
     return top_p_by_counting(r, base, ceil_mul(p, s), ties_all);
   }
   const u128 head = list_sum(list, r.rule);
   if (head_lo <= base.lo)  // the head is all there is
     return list_top_p(list, r.rule, 0, ceil_mul(p, head), ties_all, scratch);
 
-  const int64_t wanted = r.blocks >= 4096 ? 64 : r.blocks / 64 < 8 ? 8 : r.blocks / 64;
+  const int64_t share = r.blocks / 20;  // 5 % of the row, at most 64 blocks
+  const int64_t wanted = share < 8 ? 8 : share > kMaxSampleBlocks ? kMaxSampleBlocks : share;
   const int64_t stride = r.blocks / wanted > 0 ? r.blocks / wanted : 1;
   Sample s = new_sample(scratch);
   alignas(64) float buffer[kBlock], cut_buffer[kBlock];
@@ -388,10 +388,10 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
     pivot = s.value_of(tail_target / scale, lightest_value(r, base.lo), head_lo);
   PivotSums sums;
   if (pivot == head_lo) {
-    sums.total = pivot_sums(r, base, inf32(), pool).total;
+    sums.total = pivot_sums(r, base, inf32(), pool, scratch).total;
     sums.above = head;
   } else {
-    sums = pivot_sums(r, base, pivot, pool);
+    sums = pivot_sums(r, base, pivot, pool, scratch);
   }
   const u128 target = ceil_mul(p, sums.total);
   if (head >= target) return list_top_p(list, r.rule, 0, target, ties_all, scratch);

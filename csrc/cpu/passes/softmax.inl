@@ -24,8 +24,38 @@ void fill(float* out, int64_t n, float value) {
   for (int64_t i = 0; i < n; ++i) out[i] = value;
 }
 
+// q = fl32(2^43 e / D(S)), found without a division. The reciprocal of S / 2^43 is kept as a float and
+// a small rest, once a little too large and once a little too small (by 2^-44 of it, well above every
+// rounding here): where both give the same float, that is the quotient. Elsewhere, and near the end of
+// the range, the division is made.
+class Quotient {
+ public:
+  explicit Quotient(double d) : d_(d) {
+    const double inverse = 1.0 / (d * 0x1p-43);
+    const float head = float(inverse);
+    const double rest = inverse - double(head), slack = inverse * 0x1p-44;
+    head_ = V::set(head);
+    more_ = V::set(float(rest + slack));
+    less_ = V::set(float(rest - slack));
+  }
+  void store(float* out, V::F e) const {
+    const V::F high = V::fma(e, head_, V::mul(e, more_)), low = V::fma(e, head_, V::mul(e, less_));
+    const V::M sure = V::both(V::eq(high, low), V::either(V::ge(low, V::set(0x1p-100f)),
+                                                          V::eq(e, V::set(0.0f))));
+    V::store(out, low);
+    if (V::bits(sure) == V::bits(V::all())) return;
+    alignas(64) float lanes[V::kLanes];
+    V::store(lanes, e);
+    for (int i = 0; i < V::kLanes; ++i) out[i] = softmax_of(lanes[i], d_);
+  }
+
+ private:
+  V::F head_, more_, less_;
+  double d_;
+};
+
 // Blocks of probabilities e / d; tokens below exp2p's range (t < -126) and padding give 0.
-void quotient_block(const WeightRule& rule, const float* x, double d, double inverse, float pad,
+void quotient_block(const WeightRule& rule, const float* x, const Quotient& quotient, float pad,
                     float* out) {
   const V::F nothing = V::set(pad), floor = V::set(-126.0f);
   if (rule.kind == WeightKind::kLogits) {
@@ -33,14 +63,14 @@ void quotient_block(const WeightRule& rule, const float* x, double d, double inv
     for (int j = 0; j < kBlock; j += V::kLanes) {
       const V::F t = V::mul(V::sub(V::load(x + j), m), c);
       const V::F e = V::keep(V::ge(t, floor), LogitLanes::exp2(V::max(t, floor)));
-      V::store_quotient(out + j, e, d, inverse);
+      quotient.store(out + j, e);
     }
     return;
   }
   with_lanes(rule, [&](auto lanes) {
     for (int j = 0; j < kBlock; j += V::kLanes) {
       const V::F v = V::load(x + j);
-      V::store_quotient(out + j, V::keep(V::gt(v, nothing), lanes(v)), d, inverse);
+      quotient.store(out + j, V::keep(V::gt(v, nothing), lanes(v)));
     }
     return 0;
   });
@@ -71,13 +101,14 @@ void softmax_checked(const SoftmaxCall& call, int64_t row, float temperature, co
     return;
   }
   r.rule = weight_rule(r.rule.m, temperature, false);
-  const u128 s = row_sums(r, r.rule, false, pool).s;
-  const double d = to_double(s), ls = log_sum(s);
+  const u128 s = row_sums(r, r.rule, false, pool, scratch).s;
+  const Quotient quotient(to_double(s));
+  const double ls = log_sum(s);
   write_blocks(r, out, [&](int64_t, const float* x, float* to) {
     if (call.log)
       log_block(r.rule, x, ls, to);
     else
-      quotient_block(r.rule, x, d, 1.0 / d, r.pad, to);
+      quotient_block(r.rule, x, quotient, r.pad, to);
   });
 }
 
@@ -135,14 +166,14 @@ void renorm_row(const FilterCall& call, int64_t row, const Row& r, const Plan& p
     out[k.cut.last] = 1.0f;
     return;
   }
-  const double d = to_double(k.listed ? list_sum(k.list, r.rule) : kept_sum(r, k.cut));
+  const Quotient quotient(to_double(k.listed ? list_sum(k.list, r.rule) : kept_sum(r, k.cut)));
   alignas(64) float cut_buffer[kBlock];
   write_blocks(r, out, [&](int64_t b, const float* x, float* to) {
     if (!block_alive(r, k.cut, b)) {
       fill(to, kBlock, 0.0f);
       return;
     }
-    quotient_block(r.rule, cut_block(r, k.cut, b, x, cut_buffer), d, 1.0 / d, r.pad, to);
+    quotient_block(r.rule, cut_block(r, k.cut, b, x, cut_buffer), quotient, r.pad, to);
   });
 }
 
