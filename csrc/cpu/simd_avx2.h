@@ -35,6 +35,17 @@ struct V {
   static F load(const Float16* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
+  // 2 * kLanes values in any order: bfloat16 pairs split with one operation each.
+  template <typename T>
+  static void load_any_order(const T* p, F& a, F& b) {
+    a = load(p);
+    b = load(p + kLanes);
+  }
+  static void load_any_order(const BFloat16* p, F& a, F& b) {
+    const I pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    a = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    b = _mm256_castsi256_ps(_mm256_and_si256(pairs, iset(0xffff0000u)));
+  }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 
   static F add(F a, F b) { return _mm256_add_ps(a, b); }

@@ -20,6 +20,17 @@ struct V {
   static F load(const Float16* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
+  // 2 * kLanes values in any order: bfloat16 pairs split with one operation each.
+  template <typename T>
+  static void load_any_order(const T* p, F& a, F& b) {
+    a = load(p);
+    b = load(p + kLanes);
+  }
+  static void load_any_order(const BFloat16* p, F& a, F& b) {
+    const I pairs = _mm512_loadu_si512(p);
+    a = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    b = _mm512_castsi512_ps(_mm512_and_si512(pairs, iset(0xffff0000u)));
+  }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
 
   static F add(F a, F b) { return _mm512_add_ps(a, b); }

@@ -42,6 +42,11 @@ struct V {
   static F load(const T* p) {
     return make([=](int i) { return widen(p[i]); });
   }
+  template <typename T>
+  static void load_any_order(const T* p, F& a, F& b) {
+    a = load(p);
+    b = load(p + kLanes);
+  }
   static void store(float* p, F x) { memcpy(p, x.v, sizeof x.v); }
 
   static F add(F a, F b) {

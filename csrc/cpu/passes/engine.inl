@@ -9,6 +9,7 @@
 #include "noise.inl"
 #include "race.inl"
 #include "list.inl"
+#include "estimate.inl"
 #include "select.inl"
 #include "sample.inl"
 #include "softmax.inl"

@@ -118,9 +118,10 @@ Cut list_top_k(const List& l, int64_t k, bool ties_all, Scratch& scratch) {
 }
 
 // The shortest prefix of a list whose weight, after `above`, reaches target; all of it if none does.
-// Halves around the median, so linear in n.
+// Halves around the median, so linear in n. `before`, where not null, receives the weight before the
+// last token of the prefix.
 Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, bool ties_all,
-               Scratch& scratch) {
+               Scratch& scratch, u128* before = nullptr) {
   Ranked* t = rank_weights(l, rule, scratch);
   int64_t begin = 0, end = l.n;
   while (end - begin > 1) {
@@ -135,6 +136,7 @@ Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, b
       begin = middle;
     }
   }
+  if (before != nullptr) *before = above;
   return cut_after(t[begin], ties_all);
 }
 

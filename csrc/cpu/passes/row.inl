@@ -62,6 +62,7 @@ void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
   // Several chains each: one comparison takes as long as four loads.
   V::M ordered[4] = {V::all(), V::all(), V::all(), V::all()}, negative = V::none();
   V::F all = V::set(-inf32());
+  alignas(64) float ring[V::kLanes * V::kLanes];
   for (int64_t b = begin; b < end; ++b) {
     const T* p = block_data<T>(r, b);
     V::F m[4];
@@ -69,8 +70,15 @@ void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
 #pragma GCC unroll 8
     for (int j = 0; j < kVecs; j += 4) {
       V::F x[4];
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) x[i] = load_lanes<T, kMasked>(r, p, b, j + i);
+#pragma GCC unroll 2
+      for (int i = 0; i < 4; i += 2) {
+        if (kMasked) {
+          x[i] = load_lanes<T, kMasked>(r, p, b, j + i);
+          x[i + 1] = load_lanes<T, kMasked>(r, p, b, j + i + 1);
+        } else {  // which lane a value falls into does not matter here
+          V::load_any_order(p + (j + i) * V::kLanes, x[i], x[i + 1]);
+        }
+      }
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) m[i] = V::max(x[i], m[i]);  // a NaN in x is dropped here
       V::M* chain = ordered + j / 4 % 2 * 2;
@@ -81,19 +89,17 @@ void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
     }
     const V::F lanes = V::max(V::max(m[0], m[1]), V::max(m[2], m[3]));
     all = V::max(lanes, all);
-    if (r.group_max == nullptr) {
-      r.block_max[b] = V::reduce_max(lanes);
-      continue;
-    }
-    V::store(r.group_max + b * V::kLanes, lanes);
-    if ((b - begin) % V::kLanes == V::kLanes - 1) {
-      const int64_t first = b - (V::kLanes - 1);
-      V::reduce_max_rows(r.group_max + first * V::kLanes, r.block_max + first);
-    }
+    // Block maxima come from kLanes blocks at a time. Where nobody wants the lane maxima, the same few
+    // lines of cache take them.
+    const int64_t place = (b - begin) % V::kLanes, first = b - place;
+    float* rows = r.group_max != nullptr ? r.group_max + first * V::kLanes : ring;
+    V::store(rows + place * V::kLanes, lanes);
+    if (place == V::kLanes - 1)
+      V::reduce_max_rows(rows, r.block_max + first);
+    else if (b == end - 1)
+      for (int64_t i = 0; i <= place; ++i)
+        r.block_max[first + i] = V::reduce_max(V::load(rows + i * V::kLanes));
   }
-  const int64_t done = end - (end - begin) % V::kLanes;
-  for (int64_t b = done; b < end && r.group_max != nullptr; ++b)
-    r.block_max[b] = V::reduce_max(V::load(r.group_max + b * V::kLanes));
   const V::M no_nan = V::both(V::both(ordered[0], ordered[1]), V::both(ordered[2], ordered[3]));
   part = {V::reduce_max(all), V::bits(no_nan) != V::bits(V::all()), V::any(negative)};
 }
@@ -226,15 +232,19 @@ uint8_t scan_row(Row& r, const Pool& pool) {
 // The smallest x that counts as valid.
 float smallest_valid(const Row& r) { return r.probs ? float_of(1u) : -kFltMax; }
 
+// The first place of a value that occurs; a multiple of kLanes elements is read.
+int64_t first_equal(const float* a, float value) {
+  const V::F v = V::set(value);
+  for (int64_t i = 0;; i += V::kLanes)
+    if (const uint32_t hit = V::bits(V::eq(V::load(a + i), v)); hit != 0)
+      return i + __builtin_ctz(hit);
+}
+
 // The first token of the order: the lowest id with x = m.
 int64_t first_token(const Row& r) {
-  int64_t b = 0;
-  while (r.block_max[b] != r.rule.m) ++b;
+  const int64_t b = first_equal(r.block_max, r.rule.m);
   alignas(64) float buffer[kBlock];
-  const float* x = r.fetch(r, b, buffer);
-  int i = 0;
-  while (x[i] != r.rule.m) ++i;
-  return b * kBlock + i;
+  return b * kBlock + first_equal(r.fetch(r, b, buffer), r.rule.m);
 }
 
 }  // namespace

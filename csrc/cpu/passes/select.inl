@@ -388,6 +388,13 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
     pivot = s.value_of(tail_target / scale, lightest_value(r, base.lo), head_lo);
   PivotSums sums;
   if (pivot == head_lo) {
+    const Estimate rough = estimate_sum(r, base, pool, scratch);
+    const u128 most = ceil_mul(p, rough.most);
+    if (rough.most > 0 && head >= most) {
+      u128 before;
+      const Cut cut = list_top_p(list, r.rule, 0, most, ties_all, scratch, &before);
+      if (ceil_mul(p, rough.least) > before) return cut;  // as it is for every S in between
+    }
     sums.total = pivot_sums(r, base, inf32(), pool, scratch).total;
     sums.above = head;
   } else {
