@@ -25,17 +25,37 @@ List make_list(Scratch& scratch, Scratch::Slot slot, int64_t capacity) {
   return l;
 }
 
-// Appends the tokens of a block with lo <= x <= hi. False when the list is full (n is then at most
-// its capacity and the list incomplete).
-bool gather_block(List& l, const float* x, V::I first_ids, float lo, float hi) {
+// Appends the tokens of a block with lo <= x <= hi; ids count up from first_id. False when the list is
+// full (n is then at most its capacity and the list incomplete).
+bool gather_block(List& l, const float* x, uint32_t first_id, float lo, float hi) {
+  constexpr int kWords = kBlock / 64, kPerWord = 64 / V::kLanes, kFew = 48;
   const V::F low = V::set(lo), high = V::set(hi);
+  uint64_t words[kWords];
+  int hits = 0;
+  for (int w = 0; w < kWords; ++w) {
+    uint64_t word = 0;
+    for (int j = 0; j < kPerWord; ++j) {
+      const V::F v = V::load(x + (w * kPerWord + j) * V::kLanes);
+      word |= uint64_t(V::bits(V::both(V::ge(v, low), V::ge(high, v)))) << (j * V::kLanes);
+    }
+    words[w] = word;
+    hits += __builtin_popcountll(word);
+  }
+  if (hits == 0) return true;
+  if (l.n + hits + V::kLanes > l.capacity) return false;
+  if (hits <= kFew) {  // one by one: a branch for each vector would be mispredicted at each hit
+    for (int w = 0; w < kWords; ++w)
+      for (uint64_t word = words[w]; word != 0; word &= word - 1) {
+        const int i = w * 64 + __builtin_ctzll(word);
+        l.x[l.n] = x[i];
+        l.id[l.n++] = first_id + uint32_t(i);
+      }
+    return true;
+  }
   for (int j = 0; j < kVecs; ++j) {
-    const V::F v = V::load(x + j * V::kLanes);
-    const V::M m = V::both(V::ge(v, low), V::ge(high, v));
-    if (!V::any(m)) continue;
-    if (l.n + V::kLanes > l.capacity) return false;
-    l.n += V::compress(l.x + l.n, l.id + l.n, m, v,
-                       V::iadd(first_ids, V::iset(uint32_t(j * V::kLanes))));
+    const uint32_t m = uint32_t(words[j / kPerWord] >> (j % kPerWord * V::kLanes));
+    l.n += V::compress(l.x + l.n, l.id + l.n, V::from_bits(m), V::load(x + j * V::kLanes),
+                       V::iadd(V::iset(first_id + uint32_t(j * V::kLanes)), V::iota()));
   }
   return true;
 }
@@ -47,8 +67,7 @@ bool gather_zone(List& l, const Row& r, const Cut& cut, float lo, float hi) {
   for (int64_t b = 0; b < r.blocks; ++b) {
     if (r.block_max[b] < lo || !block_alive(r, cut, b)) continue;
     const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
-    if (!gather_block(l, x, V::iadd(V::iset(uint32_t(b * kBlock)), V::iota()), lo, hi))
-      return false;
+    if (!gather_block(l, x, uint32_t(b * kBlock), lo, hi)) return false;
   }
   return true;
 }

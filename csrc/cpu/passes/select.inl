@@ -228,17 +228,23 @@ struct Sample {
       }
     return V::reduce_add(V::add(V::add(s[0], s[1]), V::add(s[2], s[3])));
   }
-  // A value with about `mass` of the sample at or above it.
-  float value_of(float mass, float low_value, float high_value) const {
-    uint32_t low = order_key(low_value), high = order_key(high_value);
-    for (int i = 0; i < 14 && high - low > 1; ++i) {  // close enough for a guess
-      const uint32_t middle = low + (high - low) / 2;
-      if (mass_at_least(from_order_key(middle)) >= mass)
+  // Brackets the value with `mass` of the sample at or above it: at `lo` there is at least as much,
+  // at `hi` less. Halves values for logits, whose weight is exponential in them, else float keys.
+  struct Bracket {
+    float lo, hi;
+  };
+  Bracket bracket(float mass, float low, float high, bool linear) const {
+    for (int i = 0; i < 16; ++i) {
+      const uint32_t low_key = order_key(low), high_key = order_key(high);
+      if (high_key - low_key < 2) break;
+      float middle = linear ? 0.5f * low + 0.5f * high : low;
+      if (!(middle > low && middle < high)) middle = from_order_key(low_key + (high_key - low_key) / 2);
+      if (mass_at_least(middle) >= mass)
         low = middle;
       else
         high = middle;
     }
-    return from_order_key(low);
+    return {low, high};
   }
 };
 
@@ -288,21 +294,24 @@ float reach(float mass, float e) { return mass + 3.0f * __builtin_sqrtf(mass * e
 // enough to rank, then ranks.
 Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all,
                   Scratch& scratch) {
-  constexpr int64_t kShort = 1024, kMiddle = 8192;
+  constexpr int64_t kShort = 48, kMiddle = 8192, kWholeBlocks = 16;
   if (list.n > kShort) {
     // Weight at or above evenly spaced sample values gives a shorter zone, exactly.
     for (int i = 0; i < kBlock; ++i) list.x[list.n + i] = r.pad;  // whole blocks are read
     const int64_t blocks = (list.n + kBlock - 1) / kBlock;
     Sample s = new_sample(scratch);
-    const int64_t stride = (blocks + 7) / 8;
+    const int64_t stride = (blocks + kWholeBlocks - 1) / kWholeBlocks;
     for (int64_t b = 0; b < blocks; b += stride)
       sample_block(s, r.rule, list.x + b * kBlock, inf32(), r.pad);
     const float scale = float(blocks) / float(s.n / kBlock);
     const float mass = float(to_double(target - zone.above) * 0x1p-43) / scale;
-    const float slack = 3.0f * __builtin_sqrtf(s.total_square);
+    // Of the whole list, only the float32 sums are uncertain; of a sample, the sample.
+    const float slack =
+        stride == 1 ? 1e-5f * s.total : 3.0f * __builtin_sqrtf(s.total_square);
     Zone z = zone;
-    if (mass + slack < s.total) z.lo = s.value_of(mass + slack, zone.lo, zone.hi);
-    if (mass - slack > 0.0f) z.hi = s.value_of(mass - slack, zone.lo, zone.hi);
+    const bool linear = r.rule.kind == WeightKind::kLogits;
+    if (mass + slack < s.total) z.lo = s.bracket(mass + slack, zone.lo, zone.hi, linear).lo;
+    if (mass - slack > 0.0f) z.hi = s.bracket(mass - slack, zone.lo, zone.hi, linear).hi;
     List to = make_list(scratch, Scratch::kListB, kMiddle);
     PivotAdder adder(r.rule, next_up(z.hi));
     bool fits = z.hi >= z.lo;
@@ -310,7 +319,7 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
       const float* x = list.x + b * kBlock;
       if (z.hi < zone.hi) adder.add(x, 1.0f, inf32());
       // Ids here are places in the list.
-      fits = gather_block(to, x, V::iadd(V::iset(uint32_t(b * kBlock)), V::iota()), z.lo, z.hi);
+      fits = gather_block(to, x, uint32_t(b * kBlock), z.lo, z.hi);
     }
     z.above = zone.above + adder.finish().above;
     if (fits && to.n > 0 && z.above < target && z.above + list_sum(to, r.rule) >= target) {
@@ -329,24 +338,25 @@ Cut top_p_beside_pivot(const Row& r, const Cut& base, float pivot, const PivotSu
                        Scratch& scratch) {
   const bool upwards = sums.above >= target;
   const float low = lightest_value(r, base.lo), high = r.rule.m;
+  const bool linear = r.rule.kind == WeightKind::kLogits;
   const u128 gap = upwards ? sums.above - target : target - sums.above;
   const float e = relative_weight(r.rule, pivot > base.lo ? pivot : base.lo);
-  const float want = reach(float(to_double(gap) * 0x1p-43) / scale, e);
   const float at_pivot = s.mass_at_least(pivot);
-  Zone zone{base.lo, next_down(pivot), sums.above};
-  if (upwards)
-    zone = {pivot, at_pivot > want ? s.value_of(at_pivot - want, pivot, high) : high, 0};
-  else if (at_pivot + want < s.total)
-    zone.lo = s.value_of(at_pivot + want, low, pivot);
-  for (int attempt = 0; attempt < 2; ++attempt) {
+  float want = reach(float(to_double(gap) * 0x1p-43) / scale, e);
+  // The last attempt takes the whole side.
+  for (int attempt = 0; attempt < 4; ++attempt, want *= 4.0f) {
+    Zone zone{base.lo, next_down(pivot), sums.above};
+    if (upwards) zone = {pivot, high, 0};
+    if (attempt < 3 && upwards && at_pivot > want)
+      zone.hi = s.bracket(at_pivot - want, pivot, high, linear).hi;
+    if (attempt < 3 && !upwards && at_pivot + want < s.total)
+      zone.lo = s.bracket(at_pivot + want, low, pivot, linear).lo;
     List list = make_list(scratch, Scratch::kListA, kListCapacity);
     if (!gather_zone(list, r, base, zone.lo, zone.hi)) break;
     const u128 inside = list.n > 0 ? list_sum(list, r.rule) : 0;
     if (upwards) zone.above = sums.above - inside;
     if (zone.above < target && zone.above + inside >= target)
       return top_p_in_list(list, r, zone, target, ties_all, scratch);
-    zone.lo = upwards ? pivot : base.lo;
-    zone.hi = upwards ? high : next_down(pivot);
   }
   return top_p_by_counting(r, base, target, ties_all);
 }
@@ -385,7 +395,9 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
   // Where the head should do, its lower end is the pivot; else a guess within the tail.
   float pivot = head_lo;
   if (tail_target > 0.0f && s.total > 0.0f)
-    pivot = s.value_of(tail_target / scale, lightest_value(r, base.lo), head_lo);
+    pivot = s.bracket(tail_target / scale, lightest_value(r, base.lo), head_lo,
+                      r.rule.kind == WeightKind::kLogits)
+                .lo;
   PivotSums sums;
   if (pivot == head_lo) {
     const Estimate rough = estimate_sum(r, base, pool, scratch);
