@@ -93,7 +93,13 @@ struct V {
   static I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
   static I masked_iadd(I acc, M m, I b) { return _mm512_mask_add_epi32(acc, m, acc, b); }
   static I as_int(F a) { return _mm512_castps_si512(a); }
-  static int32_t reduce_iadd(I a) { return _mm512_reduce_add_epi32(a); }
+  // Modulo 2^32 (the library's own reduction adds signed integers, which must not overflow).
+  static int32_t reduce_iadd(I a) {
+    const __m256i q = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+    __m128i h = _mm_add_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
+  }
   static void istore(uint32_t* p, I a) { _mm512_storeu_si512(p, a); }
   // Words a[0] b[0] a[1] b[1] ...
   static void istore_interleaved(uint32_t* p, I a, I b) {

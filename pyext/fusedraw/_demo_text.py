@@ -38,7 +38,7 @@ class Generation:
         return (
             f"{count} tokens; log-probability of the text {nats:.1f} nats (per token, geometric mean: "
             f"probability {math.exp(nats / count):.2f}), mean entropy {entropy:.2f} nats. Median time per "
-            f"token: {model_ms:.0f} ms in the model, {draw_us:.0f} us for key, draw and both figures."
+            f"token: {model_ms:.0f} ms in the model, {draw_us:.0f} us for the draw with key and figures."
         )
 
 

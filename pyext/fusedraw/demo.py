@@ -165,10 +165,10 @@ def _show_timings(screen, timings, vocabulary: int) -> None:
 def _show_sameness(screen, report) -> bool:
     draws = report[0].draws
     first = f"{draws} draws, beside the same alone, 1 thread"
-    screen.line(f"{INDENT}{first:<46}{'tokens equal':>14}{'log-prob. bits equal':>22}")
+    screen.line(f"{INDENT}{first:<50}{'tokens equal':>14}{'log-prob. bits equal':>22}")
     for way in report:
         logps = "" if way.logps is None else f"{way.logps} of {way.draws}"
-        screen.line(f"{INDENT}{way.label:<46}{f'{way.tokens} of {way.draws}':>14}{logps:>22}".rstrip())
+        screen.line(f"{INDENT}{way.label:<50}{f'{way.tokens} of {way.draws}':>14}{logps:>22}".rstrip())
     ours = [way for way in report if way.logps is not None]
     holds = all(way.tokens == way.logps == way.draws for way in ours)
     if holds:
@@ -182,7 +182,7 @@ def _show_replays(screen, language_model, prompt, text, settings) -> None:
     """Section 4: the model runs again too, and its own arithmetic may differ; said as it is."""
     count = min(REPLAYED, len(text.ids), len(text.logits))
     screen.heading(f"4. The first {count} tokens of the text again, the model included")
-    screen.line(f"{INDENT}{'':<46}{'tokens equal':>14}{'logits differ by':>22}")
+    screen.line(f"{INDENT}{'':<50}{'tokens equal':>14}{'logits differ by':>22}")
     others = [language_model.chat_prompt([{"role": "user", "content": other}]) for other in OTHER_PROMPTS]
     ways = (
         ("alone, 1 thread", 1, []),
@@ -192,7 +192,7 @@ def _show_replays(screen, language_model, prompt, text, settings) -> None:
     for label, threads, batch in ways:
         equal, gap = _demo_checks.replay(language_model, prompt, batch, text, settings, count, threads)
         differ = "0" if gap == 0 else f"up to {gap:.1e}"
-        screen.line(f"{INDENT}{label:<46}{f'{equal} of {count}':>14}{differ:>22}")
+        screen.line(f"{INDENT}{label:<50}{f'{equal} of {count}':>14}{differ:>22}")
     screen.note(
         "Compared: whole generations. The model's matrix products round differently by batch size and"
         " threads, which no sampler can undo; a difference this small rarely moves a draw, but it can."
