@@ -49,20 +49,24 @@ def same(a, b):
 
 # Arithmetic
 
-@pytest.mark.parametrize("value, expected", [
-    ("0x1p-150", "0x0p+0"),  # half the least subnormal: to even
-    ("0x1.0000000000001p-150", "0x1p-149"),
-    ("0x1.8p-149", "0x1p-148"),  # half-way between 1 and 2 units: to even
-    ("0x1.fffffefffffffp+127", "0x1.fffffep+127"),
-    ("0x1.ffffffp+127", "inf"),  # FLT_MAX and half a unit
-    ("-0x1.ffffffp+127", "-inf"),
-    ("0x1.000001p+0", "0x1p+0"),
-    ("0x1.0000010000001p+0", "0x1.000002p+0"),
-    ("0x1.000003p+0", "0x1.000004p+0"),
-    ("0x1.fffffffp-127", "0x1p-126"),  # a subnormal that rounds up to the least normal
-    ("-0x1p-151", "-0x0p+0"),
-    ("inf", "inf"),
-])
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("0x1p-150", "0x0p+0"),  # half the least subnormal: to even
+        ("0x1.0000000000001p-150", "0x1p-149"),
+        ("0x1.8p-149", "0x1p-148"),  # half-way between 1 and 2 units: to even
+        ("0x1.fffffefffffffp+127", "0x1.fffffep+127"),
+        ("0x1.ffffffp+127", "inf"),  # FLT_MAX and half a unit
+        ("-0x1.ffffffp+127", "-inf"),
+        ("0x1.000001p+0", "0x1p+0"),
+        ("0x1.0000010000001p+0", "0x1.000002p+0"),
+        ("0x1.000003p+0", "0x1.000004p+0"),
+        ("0x1.fffffffp-127", "0x1p-126"),  # a subnormal that rounds up to the least normal
+        ("-0x1p-151", "-0x0p+0"),
+        ("inf", "inf"),
+    ],
+)
 def test_fl32_hard_cases(value, expected):
     assert same(r1.fl32(float.fromhex(value)), float.fromhex(expected))
 
@@ -130,12 +134,19 @@ def test_ceil_mul_is_exact():
 
 # Noise
 
-@pytest.mark.parametrize("key, counter, expected", [
-    ((0, 0), (0, 0, 0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-    ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 4, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-    ((0xA4093822, 0x299F31D0), (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-     (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
-])
+
+@pytest.mark.parametrize(
+    "key, counter, expected",
+    [
+        ((0, 0), (0, 0, 0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 4, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0xA4093822, 0x299F31D0),
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
 def test_philox_known_answers(key, counter, expected):
     assert r1.philox4x32_10(key, counter) == expected
 
@@ -227,6 +238,7 @@ def test_derive_key():
 
 # Weights
 
+
 def sample_of_t(n=6000):
     """Floats over all scales of [-64, 0], and the neighbourhood of every integer."""
     rng = random.Random(6)
@@ -248,8 +260,17 @@ def test_exp2p_accuracy():
 
 
 def test_exp2p_is_six_float32_fmas(libm):
-    coefficients = [float.fromhex(c) for c in (
-        "0x1.46d64ap-10", "0x1.3d0b92p-7", "0x1.c68912p-5", "0x1.ebfd58p-3", "0x1.62e42cp-1", "0x1p0")]
+    coefficients = [
+        float.fromhex(c)
+        for c in (
+            "0x1.46d64ap-10",
+            "0x1.3d0b92p-7",
+            "0x1.c68912p-5",
+            "0x1.ebfd58p-3",
+            "0x1.62e42cp-1",
+            "0x1p0",
+        )
+    ]
     for t in sample_of_t():
         n, p = math.floor(t), float.fromhex("0x1.c5417ap-13")
         for c in coefficients:
@@ -278,6 +299,7 @@ def test_weights_at_known_points():
 
 # Order and filters, by hand. At T = HALVING the weights are exact powers of two.
 
+
 def kept(x, **params):
     return r1.sample_row(x, **{"temperature": HALVING, **params}).kept
 
@@ -290,11 +312,22 @@ def test_halving_ladder():
     assert law.t == LADDER and law.w == [2**43, 2**42, 2**41, 2**41]
 
 
-@pytest.mark.parametrize("top_p, expected", [
-    (0.0, [0]), (1e-45, [0]), (0.5, [0]), (next_float32(0.5), [0, 1]), (0.75, [0, 1]),
-    (next_float32(0.75), [0, 1, 2]), (0.875, [0, 1, 2]), (next_float32(0.875), [0, 1, 2, 3]),
-    (next_float32(1.0, False), [0, 1, 2, 3]), (1.0, [0, 1, 2, 3]), (1 + 1e-9, [0, 1, 2, 3]),
-])
+@pytest.mark.parametrize(
+    "top_p, expected",
+    [
+        (0.0, [0]),
+        (1e-45, [0]),
+        (0.5, [0]),
+        (next_float32(0.5), [0, 1]),
+        (0.75, [0, 1]),
+        (next_float32(0.75), [0, 1, 2]),
+        (0.875, [0, 1, 2]),
+        (next_float32(0.875), [0, 1, 2, 3]),
+        (next_float32(1.0, False), [0, 1, 2, 3]),
+        (1.0, [0, 1, 2, 3]),
+        (1 + 1e-9, [0, 1, 2, 3]),
+    ],
+)
 def test_top_p_stops_at_equality(top_p, expected):
     assert kept(LADDER, top_p=top_p) == expected
     assert kept([8.0, 4.0, 2.0, 2.0], top_p=top_p, probs=True, temperature=1.0) == expected
@@ -374,26 +407,30 @@ def test_temperature_limits():
 
 # Statuses
 
-@pytest.mark.parametrize("x, params, status", [
-    ([0.0, NAN], {"temperature": -1.0}, r1.BAD_PARAM),
-    ([0.0], {"temperature": NAN}, r1.BAD_PARAM),
-    ([0.0], {"top_p": 1.0001}, r1.BAD_PARAM),
-    ([0.0], {"top_p": -1e-9}, r1.BAD_PARAM),
-    ([0.0], {"min_p": NAN}, r1.BAD_PARAM),
-    ([0.0], {"mix_eps": 2.0}, r1.BAD_PARAM),
-    ([0.0], {"top_k": -2}, r1.BAD_PARAM),
-    ([INF, NAN], {}, r1.NAN),
-    ([INF, -INF], {}, r1.POS_INF),
-    ([-INF, -INF], {}, r1.EMPTY),
-    ([1.0, NAN, INF], {"mask": [False, False, False]}, r1.EMPTY),
-    ([1.0, NAN, INF], {"mask": [True, False, False]}, r1.OK),
-    ([0.0], {"top_p": -0.0, "min_p": -1e-60, "temperature": -0.0}, r1.OK),
-    ([-1.0, NAN], {"probs": True}, r1.BAD_PARAM),
-    ([1.0, NAN], {"probs": True}, r1.NAN),
-    ([1.0, 1e300], {"probs": True}, r1.POS_INF),
-    ([0.0, -1e-60, -0.0], {"probs": True}, r1.EMPTY),
-    ([1.0, -1.0], {"probs": True, "mask": [True, False]}, r1.OK),
-])
+
+@pytest.mark.parametrize(
+    "x, params, status",
+    [
+        ([0.0, NAN], {"temperature": -1.0}, r1.BAD_PARAM),
+        ([0.0], {"temperature": NAN}, r1.BAD_PARAM),
+        ([0.0], {"top_p": 1.0001}, r1.BAD_PARAM),
+        ([0.0], {"top_p": -1e-9}, r1.BAD_PARAM),
+        ([0.0], {"min_p": NAN}, r1.BAD_PARAM),
+        ([0.0], {"mix_eps": 2.0}, r1.BAD_PARAM),
+        ([0.0], {"top_k": -2}, r1.BAD_PARAM),
+        ([INF, NAN], {}, r1.NAN),
+        ([INF, -INF], {}, r1.POS_INF),
+        ([-INF, -INF], {}, r1.EMPTY),
+        ([1.0, NAN, INF], {"mask": [False, False, False]}, r1.EMPTY),
+        ([1.0, NAN, INF], {"mask": [True, False, False]}, r1.OK),
+        ([0.0], {"top_p": -0.0, "min_p": -1e-60, "temperature": -0.0}, r1.OK),
+        ([-1.0, NAN], {"probs": True}, r1.BAD_PARAM),
+        ([1.0, NAN], {"probs": True}, r1.NAN),
+        ([1.0, 1e300], {"probs": True}, r1.POS_INF),
+        ([0.0, -1e-60, -0.0], {"probs": True}, r1.EMPTY),
+        ([1.0, -1.0], {"probs": True, "mask": [True, False]}, r1.OK),
+    ],
+)
 def test_statuses(x, params, status):
     out = r1.sample_row(x, **params)
     assert out.status == status
@@ -403,8 +440,13 @@ def test_statuses(x, params, status):
 
 
 def test_bad_rows_of_the_other_operations():
-    rows = [r1.softmax_row([NAN, 0.0]), r1.softmax_row([0.0, 1.0], -1.0), r1.mask_row([-INF, -INF]),
-            r1.renorm_row([0.0, 0.0]), r1.renorm_row([INF, 0.0], from_logits=True)]
+    rows = [
+        r1.softmax_row([NAN, 0.0]),
+        r1.softmax_row([0.0, 1.0], -1.0),
+        r1.mask_row([-INF, -INF]),
+        r1.renorm_row([0.0, 0.0]),
+        r1.renorm_row([INF, 0.0], from_logits=True),
+    ]
     for status, row in rows:
         assert status != r1.OK and all(map(math.isnan, row)) and len(row) == 2
     assert r1.multinomial_row([0.0, 0.0], 3) == (r1.EMPTY, [-1, -1, -1])
@@ -415,6 +457,7 @@ def test_bad_rows_of_the_other_operations():
 
 
 # The race
+
 
 def seeded_row(rng, size, scale=2.0):
     return [r1.fl32(rng.gauss(0, scale)) if rng.random() < 0.9 else -INF for _ in range(size)] + [0.0]
@@ -508,6 +551,7 @@ def test_chi_square_of_the_mixture():
 
 # Mixing
 
+
 @pytest.mark.parametrize("support", ["kept", "valid"])
 @pytest.mark.parametrize("mix_eps", [0.0, 1e-6, 0.01, 0.5, 1.0])
 def test_mu_sums_to_one(support, mix_eps):
@@ -549,6 +593,7 @@ def test_epsilon_greedy():
 
 # By-products
 
+
 def test_by_products_against_float64_formulas():
     rng = random.Random(10)
     for step in range(20):
@@ -578,7 +623,8 @@ def test_by_products_against_float64_formulas():
 def test_by_products_of_tiny_rows():
     one = r1.sample_row([-INF, -4.0], top_n=3)
     assert one == r1.RowResult(
-        r1.OK, 1, 0.0, 0.0, 0.0, 0.0, 0.0, INF, 1, 1.0, 0, False, [1], [1, -1, -1], [0.0, -INF, -INF])
+        r1.OK, 1, 0.0, 0.0, 0.0, 0.0, 0.0, INF, 1, 1.0, 0, False, [1], [1, -1, -1], [0.0, -INF, -INF]
+    )
     assert all(math.copysign(1, v) == 1 for v in (one.logp, one.logp_full, one.logp_raw, one.entropy))
     two = r1.sample_row([7.0, 7.0])
     assert two.logp == two.logp_full == r1.fl32(-math.log(2)) and two.entropy == r1.fl32(math.log(2))
@@ -596,6 +642,7 @@ def test_probabilities_offer_no_logit_by_products():
 
 
 # Whole rows
+
 
 def test_softmax_rows():
     rng = random.Random(11)
@@ -623,7 +670,11 @@ def test_mask_and_renorm_rows():
     assert r1.renorm_row(p, top_k=3, ties="all")[1] == p
     assert r1.renorm_row(p, top_p=0.5)[1] == [0.0, 1.0, 0.0, 0.0]
     assert r1.renorm_row(LADDER, top_k=2, from_logits=True, temperature=HALVING)[1] == [
-        r1.fl32(2 / 3), r1.fl32(1 / 3), 0.0, 0.0]
+        r1.fl32(2 / 3),
+        r1.fl32(1 / 3),
+        0.0,
+        0.0,
+    ]
     assert r1.renorm_row(LADDER, top_k=2, from_logits=True, temperature=0)[1] == [1.0, 0.0, 0.0, 0.0]
 
 

@@ -38,6 +38,4 @@ FD_FN void set_nan(float& x) { x = nan32(); }
 FD_FN void set_nan(BFloat16& x) { x.bits = 0x7fc0u; }
 FD_FN void set_nan(Float16& x) { x.bits = 0x7e00u; }
 
-FD_FN int64_t size_of(DType t) { return t == DType::kFloat32 ? 4 : 2; }
-
 }  // namespace fusedraw

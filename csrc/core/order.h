@@ -11,13 +11,9 @@ FD_FN uint32_t order_key(float x) {
   const uint32_t u = bits_of(x + 0.0f);
   return u & 0x80000000u ? ~u : u | 0x80000000u;
 }
-FD_FN float from_order_key(uint32_t k) {
-  return float_of(k & 0x80000000u ? k & 0x7fffffffu : ~k);
-}
+FD_FN float from_order_key(uint32_t k) { return float_of(k & 0x80000000u ? k & 0x7fffffffu : ~k); }
 // The next float towards +inf; the two zeros count as one.
-FD_FN float next_up(float x) {
-  return from_order_key(order_key(x) + 1);
-}
+FD_FN float next_up(float x) { return from_order_key(order_key(x) + 1); }
 
 // The next float towards -inf, likewise.
 FD_FN float next_down(float x) {

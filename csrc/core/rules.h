@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The filtering rules, in integers: parameters of a row -> a Plan that every kernel carries out.
 //
-// Kernels know three kinds of cut only: a count (top-k), a mass (top-p) and a weight (min-p). A rule
-// that can be said in these is added here and in no kernel.
+// Kernels know three kinds of cut only: a count (top-k), a mass (top-p) and a weight (min-p). A
+// rule that can be said in these is added here and in no kernel.
 #pragma once
 
 #include "status.h"
@@ -14,10 +14,10 @@ enum class FilterOrder : uint8_t { kSequential = 0, kJoint = 1, kMinPFirst = 2 }
 
 struct Options {
   FilterOrder order = FilterOrder::kSequential;
-  bool ties_all = false;     // extend each prefix over equal x
-  bool mix_valid = false;    // explore over every valid token instead of the kept ones
-  bool probs = false;        // rows hold probabilities
-  bool keep_zero = false;    // K also holds tokens of weight 0 (top_k_mask)
+  bool ties_all = false;   // extend each prefix over equal x
+  bool mix_valid = false;  // explore over every valid token instead of the kept ones
+  bool probs = false;      // rows hold probabilities
+  bool keep_zero = false;  // K also holds tokens of weight 0 (top_k_mask)
   uint32_t domain = 0;
 };
 
@@ -56,12 +56,12 @@ FD_FN u128 ceil_mul(float p, u128 n) {
 
 // What a row keeps, as cuts on the order.
 struct Plan {
-  bool greedy = false;       // T = 0: the first token alone
-  uint64_t pre_weight = 0;   // drop lighter tokens before top-k and top-p (min_p_first)
-  int64_t top_k = 0;         // 0: off
+  bool greedy = false;      // T = 0: the first token alone
+  uint64_t pre_weight = 0;  // drop lighter tokens before top-k and top-p (min_p_first)
+  int64_t top_k = 0;        // 0: off
   bool has_top_p = false;
   float top_p = 1.0f;
-  bool joint = false;        // both prefixes of the same set, the shorter counts
+  bool joint = false;  // both prefixes of the same set, the shorter counts
   bool ties_all = false;
   uint64_t post_weight = 1;  // finally K keeps w >= this; 0 keeps weightless tokens too
 };

@@ -32,8 +32,8 @@ FD_FN float varentropy_of(const Sums& a) {
   return float(v > 0.0 ? v : 0.0);
 }
 
-// The behaviour policy's log-probability of a token: w its weight if kept (else 0), support the size
-// of U if the token lies in U (else 0).
+// The behaviour policy's log-probability of a token: w its weight if kept (else 0), support the
+// size of U if the token lies in U (else 0).
 FD_FN float mixture_log_prob(uint64_t w, u128 s_kept, float mix_eps, int64_t support) {
   const double eps = double(mix_eps);
   double mu = w == 0 ? 0.0 : (1.0 - eps) * (to_double(w) / to_double(s_kept));

@@ -27,9 +27,7 @@ FD_FN float exp2p(float t) {
 }
 
 // RNE(2^43 * y) for y in [0, 2): exact scaling, then the 2^52 trick rounds to an integer.
-FD_FN uint64_t fixed43(float y) {
-  return uint64_t((double(y) * 0x1p43 + 0x1p52) - 0x1p52);
-}
+FD_FN uint64_t fixed43(float y) { return uint64_t((double(y) * 0x1p43 + 0x1p52) - 0x1p52); }
 
 // How a row turns x into weights.
 enum class WeightKind : uint8_t {

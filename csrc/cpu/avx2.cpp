@@ -7,7 +7,8 @@
 #include "engine_headers.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"))), \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt")
@@ -28,7 +29,12 @@ namespace fusedraw {
 
 const Engine& avx2_engine() {
   static const Engine engine = {"avx2",
-                                []() -> bool { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"); },
+                                []() -> bool {
+                                  return __builtin_cpu_supports("avx2") &&
+                                         __builtin_cpu_supports("fma") &&
+                                         __builtin_cpu_supports("bmi2") &&
+                                         __builtin_cpu_supports("popcnt");
+                                },
                                 sample_row,
                                 softmax_row,
                                 filter_row,

@@ -7,7 +7,10 @@
 #include "engine_headers.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"))), apply_to = function)
+#pragma clang attribute push(                                                               \
+    __attribute__((                                                                         \
+        target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi,bmi2,lzcnt,popcnt")
@@ -27,13 +30,18 @@
 namespace fusedraw {
 
 const Engine& avx512_engine() {
-  static const Engine engine = {"avx512",
-                                []() -> bool { return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"); },
-                                sample_row,
-                                softmax_row,
-                                filter_row,
-                                multinomial_row,
-                                weight_hash};
+  static const Engine engine = {
+      "avx512",
+      []() -> bool {
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+      },
+      sample_row,
+      softmax_row,
+      filter_row,
+      multinomial_row,
+      weight_hash};
   return engine;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The floating-point mode of the law for one scope: round to nearest even, subnormals kept, no traps.
-// The caller's mode (torch.set_flush_denormal, fesetround) is restored on the way out.
+// The floating-point mode of the law for one scope: round to nearest even, subnormals kept, no
+// traps. The caller's mode (torch.set_flush_denormal, fesetround) is restored on the way out.
 #pragma once
 
 #include <cstdint>

@@ -10,9 +10,9 @@
 namespace fusedraw {
 
 const Engine& scalar_engine() {
-  static const Engine engine = {"scalar",    []() -> bool { return true; },
-                                sample_row,  softmax_row,
-                                filter_row,  multinomial_row,
+  static const Engine engine = {"scalar",   []() -> bool { return true; },
+                                sample_row, softmax_row,
+                                filter_row, multinomial_row,
                                 weight_hash};
   return engine;
 }

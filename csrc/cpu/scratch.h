@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Working memory of one thread: under 1 MB for V up to 262144, kept between calls; what a longer row
-// needs beyond that is given back after the call.
+// Working memory of one thread: under 1 MB for V up to 262144, kept between calls; what a longer
+// row needs beyond that is given back after the call.
 //
 // Compiled once for the baseline processor, so that no library template is instantiated inside an
 // instruction set's target region.
@@ -13,20 +13,20 @@ namespace fusedraw {
 class Scratch {
  public:
   enum Slot {
-    kGroupMax,    // float, lane maxima of each block
-    kBlockMax,    // float, one a block
-    kBlockSum,    // uint64, one a block (draws with replacement)
-    kBlockWeight, // float, weight of the block's maximum
-    kBound,       // float, one a block: lower bound of the block's race value
-    kNoiseWords,  // uint32, one a block
-    kMaskWords,   // uint32, one bit a token
-    kTail,        // the last block, padded, in the row's type
-    kListA,       // candidates, values then ids
+    kGroupMax,     // float, lane maxima of each block
+    kBlockMax,     // float, one a block
+    kBlockSum,     // uint64, one a block (draws with replacement)
+    kBlockWeight,  // float, weight of the block's maximum
+    kBound,        // float, one a block: lower bound of the block's race value
+    kNoiseWords,   // uint32, one a block
+    kMaskWords,    // uint32, one bit a token
+    kTail,         // the last block, padded, in the row's type
+    kListA,        // candidates, values then ids
     kListB,
-    kSample,      // values and weights of a sample of the row
-    kKeys,        // sort keys and weights of a short list
+    kSample,  // values and weights of a sample of the row
+    kKeys,    // sort keys and weights of a short list
     kListWeights,
-    kWide,        // whole-row temporaries of the rarely used paths
+    kWide,  // whole-row temporaries of the rarely used paths
     kSlots
   };
   static Scratch& of_this_thread();

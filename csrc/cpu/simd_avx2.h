@@ -60,8 +60,8 @@ struct V {
   // t in [-126, 0].
   static F scale2(F p, F t) {
     const I n = _mm256_cvtps_epi32(_mm256_floor_ps(t));
-    return mul(p, _mm256_castsi256_ps(
-                      _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)));
+    return mul(
+        p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)));
   }
 
   static M ge(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_GE_OQ); }
@@ -74,7 +74,6 @@ struct V {
   }
   static M either(M a, M b) { return _mm256_or_ps(a, b); }
   static M both(M a, M b) { return _mm256_and_ps(a, b); }
-  static M but_not(M a, M b) { return _mm256_andnot_ps(b, a); }
   static uint32_t bits(M m) { return uint32_t(_mm256_movemask_ps(m)); }
   static M from_bits(uint32_t b) {
     const I lane = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
@@ -113,9 +112,7 @@ struct V {
     h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
   }
-  static void istore(uint32_t* p, I a) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
-  }
+  static void istore(uint32_t* p, I a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
   static I iload(const uint32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
@@ -132,9 +129,7 @@ struct V {
     lo = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
   }
   // Unsigned words to float within one unit: half the word, as signed, doubled.
-  static F to_float(I a) {
-    return mul(_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 1)), set(2.0f));
-  }
+  static F to_float(I a) { return mul(_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 1)), set(2.0f)); }
 
   // Appends the chosen lanes of x to px and their ids to pi; returns how many. Up to kLanes
   // elements past the end may be overwritten.

@@ -58,7 +58,6 @@ struct V {
   }
   static M either(M a, M b) { return M(a | b); }
   static M both(M a, M b) { return M(a & b); }
-  static M but_not(M a, M b) { return M(a & ~b); }
   static uint32_t bits(M m) { return m; }
   static M from_bits(uint32_t b) { return M(b); }
   static bool any(M m) { return m != 0; }
@@ -86,9 +85,7 @@ struct V {
 
   static I zero() { return _mm512_setzero_si512(); }
   static I iset(uint32_t x) { return _mm512_set1_epi32(int(x)); }
-  static I iota() {
-    return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  }
+  static I iota() { return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
   static I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
   static I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
   static I masked_iadd(I acc, M m, I b) { return _mm512_mask_add_epi32(acc, m, acc, b); }
@@ -129,21 +126,18 @@ struct V {
   // RNE(2^43 * e) as integers.
   static void store_fixed43(uint64_t* p, F e) {
     for (int half = 0; half < 2; ++half) {
-      const __m256 part =
-          half ? _mm512_extractf32x8_ps(e, 1) : _mm512_castps512_ps256(e);
-      _mm512_storeu_si512(p + 8 * half, _mm512_cvtpd_epu64(_mm512_mul_pd(
-                                            _mm512_cvtps_pd(part), _mm512_set1_pd(0x1p43))));
+      const __m256 part = half ? _mm512_extractf32x8_ps(e, 1) : _mm512_castps512_ps256(e);
+      _mm512_storeu_si512(p + 8 * half, _mm512_cvtpd_epu64(_mm512_mul_pd(_mm512_cvtps_pd(part),
+                                                                         _mm512_set1_pd(0x1p43))));
     }
   }
   // out = fl32(t * ln2 - ls) in float64, zero as +0.
   static void store_log(float* p, F t, double ls) {
     for (int half = 0; half < 2; ++half) {
-      const __m256 part =
-          half ? _mm512_extractf32x8_ps(t, 1) : _mm512_castps512_ps256(t);
-      const __m512d y = _mm512_sub_pd(
-          _mm512_mul_pd(_mm512_cvtps_pd(part), _mm512_set1_pd(kLn2)), _mm512_set1_pd(ls));
-      _mm256_storeu_ps(p + 8 * half,
-                       _mm256_add_ps(_mm512_cvtpd_ps(y), _mm256_setzero_ps()));
+      const __m256 part = half ? _mm512_extractf32x8_ps(t, 1) : _mm512_castps512_ps256(t);
+      const __m512d y = _mm512_sub_pd(_mm512_mul_pd(_mm512_cvtps_pd(part), _mm512_set1_pd(kLn2)),
+                                      _mm512_set1_pd(ls));
+      _mm256_storeu_ps(p + 8 * half, _mm256_add_ps(_mm512_cvtpd_ps(y), _mm256_setzero_ps()));
     }
   }
 };

@@ -77,8 +77,7 @@ struct V {
   static constexpr bool kFracTakesInfinity = false;
   static F frac_exact(F t) { return frac(t); }
   static F scale2(F p, F t) {
-    return make(
-        [&](int i) { return p.v[i] * float_of(uint32_t(floor_int(t.v[i]) + 127) << 23); });
+    return make([&](int i) { return p.v[i] * float_of(uint32_t(floor_int(t.v[i]) + 127) << 23); });
   }
 
   static M ge(F a, F b) {
@@ -97,7 +96,6 @@ struct V {
   }
   static M either(M a, M b) { return a | b; }
   static M both(M a, M b) { return a & b; }
-  static M but_not(M a, M b) { return a & ~b; }
   static uint32_t bits(M m) { return m; }
   static M from_bits(uint32_t b) { return b & ((1u << kLanes) - 1); }
   static bool any(M m) { return m != 0; }

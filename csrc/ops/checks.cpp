@@ -26,8 +26,8 @@ const char* status_text(uint8_t s) {
 }  // namespace
 
 Mode parse_mode(int64_t mode) {
-  FUSEDRAW_CHECK(mode >= 0 && mode < 512 && (mode & 3) != 3, "fusedraw: mode bits out of range: ",
-                  mode);
+  FUSEDRAW_CHECK(mode >= 0 && mode < 512 && (mode & 3) != 3,
+                 "fusedraw: mode bits out of range: ", mode);
   Mode m;
   m.options.order = FilterOrder(mode & 3);
   m.options.ties_all = mode & 4;
@@ -56,12 +56,11 @@ std::string shape_text(const Tensor& t) {
 
 Tensor checked_rows(const char* op, const char* name, const Tensor& x) {
   const ScalarType t = x.scalar_type();
-  FUSEDRAW_CHECK(
-      t == ScalarType::Float || t == ScalarType::BFloat16 || t == ScalarType::Half, op, ": ", name,
-      " must be float32, bfloat16 or float16, got ", shape_text(x));
+  FUSEDRAW_CHECK(t == ScalarType::Float || t == ScalarType::BFloat16 || t == ScalarType::Half, op,
+                 ": ", name, " must be float32, bfloat16 or float16, got ", shape_text(x));
   FUSEDRAW_CHECK(x.dim() == 2, op, ": ", name, " must be [B, V], got ", shape_text(x));
   FUSEDRAW_CHECK(x.size(1) > 0 && x.size(1) <= kMaxVocab, op, ": ", name,
-                  " must have between 1 and 2^33 columns, got ", shape_text(x));
+                 " must have between 1 and 2^33 columns, got ", shape_text(x));
   if (x.size(1) > 1 && x.size(0) > 0 && x.stride(1) != 1) return torch::stable::contiguous(x);
   return x;
 }
@@ -86,14 +85,14 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
   const Tensor& t = *mask;
   const bool bits = t.scalar_type() == ScalarType::Int;
   FUSEDRAW_CHECK(bits || t.scalar_type() == ScalarType::Bool, op,
-                  ": mask must be bool (True = allowed) or int32 words (bit set = allowed), got ",
-                  shape_text(t));
+                 ": mask must be bool (True = allowed) or int32 words (bit set = allowed), got ",
+                 shape_text(t));
   const int64_t width = bits ? (x.cols + 31) / 32 : x.cols;
   const int64_t dim = t.dim();
   const bool fits = (dim == 1 || (dim == 2 && (t.size(0) == 1 || t.size(0) == x.rows))) &&
                     t.size(dim - 1) == width;
   FUSEDRAW_CHECK(fits, op, ": mask must be [", width, "] or [", x.rows, ", ", width, "], got ",
-                  shape_text(t));
+                 shape_text(t));
   hold = t.stride(dim - 1) == 1 || width == 1 ? t : torch::stable::contiguous(t);
   m.kind = bits ? MaskView::Kind::kBits : MaskView::Kind::kBool;
   m.data = hold.const_data_ptr();
@@ -103,9 +102,9 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
 
 ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, Tensor& hold) {
   FUSEDRAW_CHECK(params.scalar_type() == ScalarType::Double && params.dim() == 2 &&
-                      (params.size(0) == 1 || params.size(0) == rows) &&
-                      params.size(1) == kParamColumns,
-                  op, ": params must be float64 [1 or ", rows, ", 5], got ", shape_text(params));
+                     (params.size(0) == 1 || params.size(0) == rows) &&
+                     params.size(1) == kParamColumns,
+                 op, ": params must be float64 [1 or ", rows, ", 5], got ", shape_text(params));
   hold = params.is_contiguous() ? params : torch::stable::contiguous(params);
   ParamsView v;
   v.data = static_cast<const double*>(hold.const_data_ptr());
@@ -126,17 +125,16 @@ KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, Tensor& 
 
 int64_t checked_vector(const char* op, const char* name, const Tensor& t, int64_t rows,
                        ScalarType dtype) {
-  FUSEDRAW_CHECK(t.scalar_type() == dtype && t.dim() == 1 &&
-                      (t.size(0) == 1 || t.size(0) == rows),
-                  op, ": ", name, " must be ", dtype_text(dtype), " of length 1 or ", rows,
-                  ", got ", shape_text(t));
+  FUSEDRAW_CHECK(t.scalar_type() == dtype && t.dim() == 1 && (t.size(0) == 1 || t.size(0) == rows),
+                 op, ": ", name, " must be ", dtype_text(dtype), " of length 1 or ", rows, ", got ",
+                 shape_text(t));
   return t.size(0) == 1 ? 0 : t.stride(0);
 }
 
 void raise_bad_rows(const char* op, const uint8_t* status, int64_t rows) {
   for (int64_t i = 0; i < rows; ++i)
     FUSEDRAW_CHECK(status[i] == kOk, "fusedraw-bad-row: ", op, ": row ", i, " has status ",
-                    status_text(status[i]));
+                   status_text(status[i]));
 }
 
 }  // namespace fusedraw

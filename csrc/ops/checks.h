@@ -22,8 +22,8 @@ template <typename... Parts>
   (text << ... << parts);
   throw std::runtime_error(text.str());
 }
-#define FUSEDRAW_CHECK(condition, ...) \
-  do {                                 \
+#define FUSEDRAW_CHECK(condition, ...)               \
+  do {                                               \
     if (!(condition)) ::fusedraw::fail(__VA_ARGS__); \
   } while (false)
 

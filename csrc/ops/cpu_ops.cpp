@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // CPU implementations: tensors to views, the engine in use, outputs back.
 //
-// mode:    bits 0-1 filter order (sequential, joint, min_p_first), 2 ties="all", 3 mix_support="valid",
-//          4-5 noise domain, 6 rows hold probabilities, 7 raise on a bad row, 8 keep weightless tokens.
-//          softmax: bit 0 log, bit 7 raise.
+// mode:    bits 0-1 filter order (sequential, joint, min_p_first), 2 ties="all", 3
+// mix_support="valid",
+//          4-5 noise domain, 6 rows hold probabilities, 7 raise on a bad row, 8 keep weightless
+//          tokens. softmax: bit 0 log, bit 7 raise.
 // outputs: bits in the order of kOutputs; `kept` gives ids and offsets.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -82,11 +83,11 @@ std::vector<Tensor> sample_cpu(const Tensor& logits, const Tensor& params, const
   call.params = checked_params(op, params, rows, hold_params);
   call.keys = checked_keys(op, keys, rows, hold_keys);
   FUSEDRAW_CHECK(outputs >= 0 && outputs <= kAllBits && top_n >= 0, op,
-                  ": outputs or top_n out of range: ", outputs, ", ", top_n);
+                 ": outputs or top_n out of range: ", outputs, ", ", top_n);
   FUSEDRAW_CHECK(!mode.options.probs || (!(outputs & kLogitsOnlyBits) && top_n == 0), op,
-                  ": logp_full, logp_raw, entropy, varentropy and top_n need logits");
+                 ": logp_full, logp_raw, entropy, varentropy and top_n need logits");
   FUSEDRAW_CHECK(!(outputs & kKeptBit) || call.x.cols <= INT32_MAX, op,
-                  ": kept ids are int32, V must be below 2^31, got ", call.x.cols);
+                 ": kept ids are int32, V must be below 2^31, got ", call.x.cols);
 
   std::vector<Tensor> results;
   results.reserve(4);
@@ -171,7 +172,7 @@ Tensor derive_keys_cpu(const Tensor& seed, const Tensor& request_ids, const Tens
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t sample = p[2][i * stride[2]];
     FUSEDRAW_CHECK(sample >= 0 && sample <= UINT32_MAX, op,
-                    ": sample_ids must lie in [0, 2^32), got ", sample, " in row ", i);
+                   ": sample_ids must lie in [0, 2^32), got ", sample, " in row ", i);
     derive_key(uint64_t(p[0][i * stride[0]]), uint64_t(p[1][i * stride[1]]), uint64_t(sample),
                p[3][i * stride[3]], data<int64_t>(keys) + 2 * i);
   }
@@ -202,8 +203,8 @@ void softmax_double_row(const double* x, const MaskView& mask, int64_t row, int6
   double s = 0;
   for (int64_t i = 0; i < cols; ++i) {
     const bool valid = mask_allows(mask, row, i) && x[i] > -inf;
-    const double t = !valid             ? -inf
-                     : temperature == 0 ? (i == first ? 0 : -inf)
+    const double t = !valid                 ? -inf
+                     : temperature == 0     ? (i == first ? 0 : -inf)
                      : temperature > 0x1p64 ? 0
                                             : (x[i] - m) / temperature;
     out[i] = t;
@@ -216,7 +217,7 @@ void softmax_double_row(const double* x, const MaskView& mask, int64_t row, int6
 std::tuple<Tensor, Tensor> softmax_double(const Tensor& logits, const Tensor& temperature,
                                           const std::optional<Tensor>& mask, const Mode& mode) {
   FUSEDRAW_CHECK(logits.dim() == 2 && logits.size(1) > 0,
-                  "softmax: logits must be [B, V], V >= 1, got ", shape_text(logits));
+                 "softmax: logits must be [B, V], V >= 1, got ", shape_text(logits));
   const Tensor x = torch::stable::contiguous(logits);
   RowsView view;
   view.rows = x.size(0);
@@ -264,8 +265,7 @@ std::tuple<Tensor, Tensor> softmax_cpu(const Tensor& logits, const Tensor& tempe
 std::tuple<Tensor, Tensor> filter_cpu(const Tensor& values, const Tensor& params,
                                       std::optional<Tensor> mask, int64_t mode_bits, int64_t kind) {
   const Mode mode = parse_mode(mode_bits);
-  FUSEDRAW_CHECK(kind == 0 || kind == 1, "filter: kind must be 0 (mask) or 1 (renorm), got ",
-                  kind);
+  FUSEDRAW_CHECK(kind == 0 || kind == 1, "filter: kind must be 0 (mask) or 1 (renorm), got ", kind);
   const char* op = kind == 0 ? "mask" : "renorm";
   const Tensor x = checked_rows(op, mode.options.probs ? "probs" : "logits", values);
   Tensor hold_mask = x, hold_params = x;
@@ -275,8 +275,8 @@ std::tuple<Tensor, Tensor> filter_cpu(const Tensor& values, const Tensor& params
   call.mask = checked_mask(op, mask, call.x, hold_mask);
   call.params = checked_params(op, params, call.x.rows, hold_params);
   call.renorm = kind == 1;
-  Tensor out = new_cpu({call.x.rows, call.x.cols},
-                       call.renorm ? ScalarType::Float : x.scalar_type());
+  Tensor out =
+      new_cpu({call.x.rows, call.x.cols}, call.renorm ? ScalarType::Float : x.scalar_type());
   Tensor status = new_cpu({call.x.rows}, ScalarType::Byte);
   call.out = out.mutable_data_ptr();
   call.status = data<uint8_t>(status);
@@ -296,7 +296,7 @@ std::tuple<Tensor, Tensor> multinomial_cpu(const Tensor& probs, const Tensor& ke
   call.x = rows_view(x);
   call.keys = checked_keys(op, keys, call.x.rows, hold);
   FUSEDRAW_CHECK(num_samples > 0 && num_samples <= int64_t(UINT32_MAX), op,
-                  ": num_samples must lie in [1, 2^32), got ", num_samples);
+                 ": num_samples must lie in [1, 2^32), got ", num_samples);
   call.num_samples = num_samples;
   call.replacement = replacement;
   Tensor ids = new_cpu({call.x.rows, num_samples}, ScalarType::Long);

@@ -68,8 +68,7 @@ void sample_row(const SampleCall& call, int64_t row, const Pool&) {
   }
   const Plan plan = make_plan(params, call.options);
   const std::vector<Token> kept = kept_set(sorted, plan);
-  const Noise noise =
-      row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
+  const Noise noise = row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
   const std::vector<Token>& support = call.options.mix_valid ? sorted.tokens : kept;
 
   r.explored = coin_fires(noise_r64(noise, kPurposeCoin, 0), params.mix_eps);
@@ -79,9 +78,8 @@ void sample_row(const SampleCall& call, int64_t row, const Pool&) {
   r.id = race(noise, runners);
 
   const auto has_id = [&r](const Token& t) { return t.id == r.id; };
-  const size_t place =
-      size_t(std::find_if(sorted.tokens.begin(), sorted.tokens.end(), has_id) -
-             sorted.tokens.begin());
+  const size_t place = size_t(std::find_if(sorted.tokens.begin(), sorted.tokens.end(), has_id) -
+                              sorted.tokens.begin());
   const Token drawn = sorted.tokens[place];
   const bool in_kept = std::any_of(kept.begin(), kept.end(), has_id);
   const u128 s_kept = sum_weights(kept, kept.size());

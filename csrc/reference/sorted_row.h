@@ -51,9 +51,8 @@ inline SortedRow read_row(const RowsView& v, const MaskView& mask, int64_t row, 
   r.status = probs && negative ? kBadParam : nan ? kNan : pos_inf ? kPosInf : kOk;
   if (r.status == kOk && r.tokens.empty()) r.status = kEmpty;
   if (r.status != kOk) return r;
-  std::sort(r.tokens.begin(), r.tokens.end(), [](const Token& a, const Token& b) {
-    return before(a.x, a.id, b.x, b.id);
-  });
+  std::sort(r.tokens.begin(), r.tokens.end(),
+            [](const Token& a, const Token& b) { return before(a.x, a.id, b.x, b.id); });
   const bool greedy = !probs && temperature == 0.0f;
   r.rule = weight_rule(r.tokens[0].x, greedy ? 1.0f : temperature, probs);
   for (Token& t : r.tokens) t.w = weight_of(r.rule, t.x);

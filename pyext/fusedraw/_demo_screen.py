@@ -74,7 +74,7 @@ class Screen:
             return
         quiet = ENTROPY_COLORS[0][1]
         self._write(INDENT + "letters: probability when drawn  ")
-        names = ("0.9 to 1", "0.5 to 0.9", "0.2 to 0.5", "0.05 to 0.2", "below 0.05")
+        names: tuple[str, ...] = ("0.9 to 1", "0.5 to 0.9", "0.2 to 0.5", "0.05 to 0.2", "below 0.05")
         for name, (_, color) in zip(names, PROBABILITY_COLORS, strict=True):
             self._write(f" {name} ", f"{color} on {quiet}")
         self.line()

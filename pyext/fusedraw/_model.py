@@ -173,7 +173,7 @@ def _find_gguf() -> Path:
     except metadata.PackageNotFoundError:
         raise ModelUnavailable(f"{MODEL_PACKAGE} is missing; {INSTALL['model']}") from None
     for file in distribution.files or ():
-        path = Path(distribution.locate_file(file))
+        path = Path(str(distribution.locate_file(file)))
         if path.suffix == ".gguf" and path.is_file():
             return path
     raise ModelUnavailable(f"{MODEL_PACKAGE} has no GGUF file; {INSTALL['model']} --force-reinstall")

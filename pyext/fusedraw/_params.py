@@ -161,8 +161,8 @@ def check_value(op: str, name: str, value):
         raise TypeError(f"{op}: {name} must be a number or a tensor, got {type(value).__name__}")
     try:
         number = float(value)
-    except OverflowError:  # an int beyond float64
-        number = float("inf") if value > 0 else float("-inf")
+    except OverflowError:  # an int or a fraction beyond float64
+        number = float("inf") if value > 0 else float("-inf")  # type: ignore[operator]
     # Written so that NaN fails.
     if name == "temperature":
         if not number >= -_ROUNDS_TO_ZERO:

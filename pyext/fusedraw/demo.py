@@ -184,7 +184,7 @@ def _show_replays(screen, language_model, prompt, text, settings) -> None:
     screen.heading(f"4. The first {count} tokens of the text again, the model included")
     screen.line(f"{INDENT}{'':<50}{'tokens equal':>14}{'logits differ by':>22}")
     others = [language_model.chat_prompt([{"role": "user", "content": other}]) for other in OTHER_PROMPTS]
-    ways = (
+    ways: tuple[tuple[str, int | None, list], ...] = (
         ("alone, 1 thread", 1, []),
         ("alone, 2 threads", 2, []),
         (f"in a batch of {len(others) + 1} prompts, {torch.get_num_threads()} threads", None, others),

@@ -51,7 +51,8 @@ def derive_keys(seed, request_ids, sample_ids=None, step=0) -> Tensor:
     for name, word in zip(parts, words, strict=True):
         if word.shape[0] != 1 and word.shape[0] != longest:
             raise ValueError(f"{op}: {name} must have length 1 or {longest}, got {word.shape[0]}")
-    keys = _derive(*words, longest)
+    seeds, requests, samples, steps = words
+    keys = _derive(seeds, requests, samples, steps, longest)
     return keys.to(home).view(torch.uint64)
 
 

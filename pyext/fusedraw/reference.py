@@ -21,9 +21,18 @@ ONE = 1 << 43  # weight of the best token
 LOG2E = float.fromhex("0x1.71547652b82fep+0")
 LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 FLT_MAX = float.fromhex("0x1.fffffep+127")
-EXP2_POLY = [float.fromhex(h) for h in (
-    "0x1.c5417ap-13", "0x1.46d64ap-10", "0x1.3d0b92p-7", "0x1.c68912p-5",
-    "0x1.ebfd58p-3", "0x1.62e42cp-1", "0x1p+0")]
+EXP2_POLY = [
+    float.fromhex(h)
+    for h in (
+        "0x1.c5417ap-13",
+        "0x1.46d64ap-10",
+        "0x1.3d0b92p-7",
+        "0x1.c68912p-5",
+        "0x1.ebfd58p-3",
+        "0x1.62e42cp-1",
+        "0x1p+0",
+    )
+]
 ATANH_POLY = [1 / n for n in range(23, 1, -2)]  # 1/23, 1/21, ..., 1/3
 FILTER_ORDERS = ("sequential", "joint", "min_p_first")
 TIES, MIX_SUPPORTS = ("index", "all"), ("kept", "valid")
@@ -33,6 +42,7 @@ _FLOAT32 = struct.Struct("<f")
 
 # Arithmetic. A sum, difference, product or quotient of two float32 may be computed in float64 and then
 # rounded: 53 >= 2 * 24 + 2 bits, so the first rounding is innocuous. An FMA may not, hence `fma32`.
+
 
 def fl32(v):
     """The float32 nearest to v, ties to even, subnormals kept, overflow to infinity."""
@@ -76,6 +86,7 @@ def ceil_mul(p, n):
 
 
 # Noise
+
 
 def philox4x32_10(key, counter):
     """Ten rounds of Philox 4x32 (Salmon et al., SC'11): (k0, k1), (c0, c1, c2, c3) -> four 32-bit words."""
@@ -126,6 +137,7 @@ def derive_key(seed, request_id, sample_id=0, step=0):
 
 # Logarithms and the exponential variate, float64
 
+
 def atanh2(s):
     """A(s) = 2 * atanh(s) = ln((1 + s) / (1 - s)), |s| <= 1/5."""
     q, poly = s * s, ATANH_POLY[0]
@@ -159,6 +171,7 @@ def exponential(r64):
 
 
 # Weights
+
 
 @lru_cache(maxsize=1 << 16)
 def exp2p(t):
@@ -231,6 +244,7 @@ def weigh_probs(p, order):
 
 # Reading a row
 
+
 @dataclass
 class Params:
     """Parameters of a row, as given; numbers are rounded to float32 before anything looks at them."""
@@ -271,6 +285,7 @@ def read(x, mask, params, probs=False):
 
 # The kept set
 
+
 def with_ties(order, n, x, ties):
     """The prefix length n, extended over the tokens whose x equals the last one's if ties is 'all'."""
     while ties == "all" and 0 < n < len(order) and x[order[n]] == x[order[n - 1]]:
@@ -303,6 +318,7 @@ def kept_set(x, law, params, keep_weightless=False):
 
 # The draw
 
+
 def race(noise, w, ids):
     """The exponential race over `ids`, all of positive weight: between blocks, then within the winner."""
     sums = {}
@@ -333,6 +349,7 @@ def mixture_prob(law, kept, support, mix_eps, i):
 
 
 # By-products
+
 
 def entropies(law):
     """(entropy, varentropy) in nats of the tempered, untruncated law."""
@@ -386,10 +403,17 @@ def sample_row(x, *, mask=None, key=(0, 0), domain=TARGET, top_n=0, probs=False,
     drawn, explored = mixed(Noise(key, domain, forced or {}), law, kept, support, params.mix_eps)
     kept_sum = sum(law.w[i] for i in kept)
     out = RowResult(
-        status, drawn, **not_offered, explored=explored, kept=kept, n_kept=len(kept), rank=order.index(drawn),
+        status,
+        drawn,
+        **not_offered,
+        explored=explored,
+        kept=kept,
+        n_kept=len(kept),
+        rank=order.index(drawn),
         logp=out32(-neg_log(mixture_prob(law, kept, support, params.mix_eps, drawn))),
         margin=out32(x[order[0]] - x[order[1]]) if len(order) > 1 else INF,
-        kept_mass=out32(float(kept_sum) / float(law.total)))
+        kept_mass=out32(float(kept_sum) / float(law.total)),
+    )
     if not probs:
         raw = law if params.temperature == 1 else weigh(x, order, 1.0)
         out.logp_full, out.logp_raw = out32(law.log_prob(drawn)), out32(raw.log_prob(drawn))
@@ -401,6 +425,7 @@ def sample_row(x, *, mask=None, key=(0, 0), domain=TARGET, top_n=0, probs=False,
 
 
 # Whole rows: each returns (status, values); a bad row is all NaN
+
 
 def softmax_row(x, temperature=1.0, mask=None, log=False):
     """softmax or log_softmax of the valid tokens; 0 or -inf elsewhere."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """softmax and log_softmax with a temperature and a mask, differentiable in the logits."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -56,9 +58,18 @@ def _softmax(op, logits, temperature, mask, check, mode):
     device = kernel_device(home)
     if device != home:
         x, temperature, mask = move(device, x, temperature, mask)
-    # float64 rows too take the temperature that the others take: rounded to float32.
-    params = pack_values(x, (temperature,)).reshape(-1).to(torch.float32).to(torch.float64)
+    if x.__class__ is Tensor and x.is_cpu and isinstance(temperature, float) and not torch.compiler.is_compiling():
+        params = _packed(temperature)
+    else:
+        params = pack_values(x, (temperature,)).reshape(-1)
     out, _ = call(op, softmax_op, x, params, mask, mode)
     if device != home:
         out = out.to(home)
     return out[0] if one_row else out
+
+
+@lru_cache(maxsize=256)
+def _packed(temperature: float) -> Tensor:
+    # Not an inference tensor, whatever the caller's mode: autograd may have to keep it.
+    with torch.inference_mode(False):
+        return torch.tensor([temperature], dtype=torch.float64, device="cpu")

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// S to within a proven relative error, in half the time of the exact sum: where every S in that range
-// gives the same cut, the exact one is not needed.
+// S to within a proven relative error, in half the time of the exact sum: where every S in that
+// range gives the same cut, the exact one is not needed.
 //
-// 2^f by a polynomial of degree 4 (relative error 2.7e-6 on [0, 1], a Lawson fit), t by one FMA, sums in
-// float32. Against the integer weights / 2^43, relative to S, with u = 2^-24:
-//   polynomial and its evaluation 2.9e-6; the law's own rounding of t, 44 * 2 u * ln 2 = 3.7e-6; the FMA's,
-//   44 u ln 2 = 1.9e-6; m * c rounded, |m c| u ln 2; exp2p itself 8.4e-8; at most 70 float32 additions
-//   in a row, 4.2e-6; rounding to integers and what lies below t = -44, V * 2^-43.
+// 2^f by a polynomial of degree 4 (relative error 2.7e-6 on [0, 1], a Lawson fit), t by one FMA,
+// sums in float32. Against the integer weights / 2^43, relative to S, with u = 2^-24:
+//   polynomial and its evaluation 2.9e-6; the law's own rounding of t, 44 * 2 u * ln 2 = 3.7e-6;
+//   the FMA's, 44 u ln 2 = 1.9e-6; m * c rounded, |m c| u ln 2; exp2p itself 8.4e-8; at most 70
+//   float32 additions in a row, 4.2e-6; rounding to integers and what lies below t = -44, V *
+//   2^-43.
 #pragma once
 
 namespace fusedraw {
@@ -23,9 +24,8 @@ struct RoughLanes {
     Group t = map(x, [&](V::F v) { return V::fma(v, c, shift); });
     if (!V::kFracTakesInfinity) t = clamped(t);
     const Group f = map(t, [](V::F v) { return V::frac_exact(v); });
-    Group p = map(f, [](V::F v) {
-      return V::fma(V::set(kRoughPoly[0]), v, V::set(kRoughPoly[1]));
-    });
+    Group p =
+        map(f, [](V::F v) { return V::fma(V::set(kRoughPoly[0]), v, V::set(kRoughPoly[1])); });
     p = fma(p, f, V::set(kRoughPoly[2]));
     p = fma(p, f, V::set(kRoughPoly[3]));
     p = fma(p, f, V::set(kRoughPoly[4]));

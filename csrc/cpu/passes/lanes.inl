@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights in vector lanes, and their exact integer sums.
 //
-// A float y in [0, 2) becomes the integer RNE(2^43 y) in five operations and no conversion. Adding 6
-// leaves a multiple of 2^-21 in the low mantissa bits of s; (6 + 1.5 * 2^-20) - s is exact, and adding
-// y to it leaves 1.5 * 2^-20 plus the rest, rounded to a multiple of 2^-43. The bit patterns are summed
-// as integers and the constants taken off at the end.
+// A float y in [0, 2) becomes the integer RNE(2^43 y) in five operations and no conversion. Adding
+// 6 leaves a multiple of 2^-21 in the low mantissa bits of s; (6 + 1.5 * 2^-20) - s is exact, and
+// adding y to it leaves 1.5 * 2^-20 plus the rest, rounded to a multiple of 2^-43. The bit patterns
+// are summed as integers and the constants taken off at the end.
 #pragma once
 
 namespace fusedraw {
@@ -55,8 +55,7 @@ Group keep_product(const GroupMask& m, const Group& x, const Group& y) {
           V::keep_product(m.c, x.c, y.c), V::keep_product(m.d, x.d, y.d)};
 }
 V::I bit_sum(const Group& x) {
-  return V::iadd(V::iadd(V::as_int(x.a), V::as_int(x.b)),
-                 V::iadd(V::as_int(x.c), V::as_int(x.d)));
+  return V::iadd(V::iadd(V::as_int(x.a), V::as_int(x.b)), V::iadd(V::as_int(x.c), V::as_int(x.d)));
 }
 
 struct FixedSum {
@@ -80,9 +79,7 @@ struct FixedSum {
     lo = V::iadd(lo, bit_sum(r));
   }
   // y <= 2^-22: the high part is zero.
-  void add_small(const Group& y) {
-    lo = V::iadd(lo, bit_sum(fusedraw::add(y, V::set(kLowMagic))));
-  }
+  void add_small(const Group& y) { lo = V::iadd(lo, bit_sum(fusedraw::add(y, V::set(kLowMagic)))); }
 
   // n values a lane were added, n * 2^21 * 1.2 < 2^31.
   uint64_t total(int n) const {
@@ -164,9 +161,7 @@ V::F exp2_of(V::F f, V::F t) {
   return V::scale2(p, t);
 }
 Group exp2_of(const Group& f, const Group& t) {
-  Group p = map(f, [](V::F v) {
-    return V::fma(V::set(kExp2Poly[0]), v, V::set(kExp2Poly[1]));
-  });
+  Group p = map(f, [](V::F v) { return V::fma(V::set(kExp2Poly[0]), v, V::set(kExp2Poly[1])); });
   p = fma(p, f, V::set(kExp2Poly[2]));
   p = fma(p, f, V::set(kExp2Poly[3]));
   p = fma(p, f, V::set(kExp2Poly[4]));
@@ -211,9 +206,7 @@ struct LowLogitLanes {
 struct UniformLanes {
   explicit UniformLanes(const WeightRule&) {}
   V::F t(V::F) const { return V::set(0.0f); }
-  V::F operator()(V::F x) const {
-    return V::keep(V::gt(x, V::set(-inf32())), V::set(1.0f));
-  }
+  V::F operator()(V::F x) const { return V::keep(V::gt(x, V::set(-inf32())), V::set(1.0f)); }
   Group operator()(const Group& x) const {
     return map(x, [&](V::F v) { return (*this)(v); });
   }
@@ -256,8 +249,8 @@ Group load_group(const float* x, int j) {
           V::load(p + 3 * V::kLanes)};
 }
 
-// Adds a block's weights to `sum`; with stats also what entropy and varentropy need. The sums are kept
-// in registers meanwhile: a store to them might, for all the compiler knows, change x.
+// Adds a block's weights to `sum`; with stats also what entropy and varentropy need. The sums are
+// kept in registers meanwhile: a store to them might, for all the compiler knows, change x.
 template <typename Lanes>
 void add_weights(const Lanes& lanes, const float* x, FixedSum& sum) {
   FixedSum s = sum;
@@ -295,7 +288,6 @@ uint64_t block_sum(const WeightRule& rule, const float* x, float e_max) {
     return s.total_of_block();
   });
 }
-
 
 }  // namespace
 }  // namespace fusedraw

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Short lists of candidates (value, id), ids ascending: gathering, exact selection, the race on a list.
+// Short lists of candidates (value, id), ids ascending: gathering, exact selection, the race on a
+// list.
 //
 // Ids are 32-bit here: rows of 2^32 tokens and more take the counting paths of select.inl instead.
 #pragma once
@@ -25,8 +26,8 @@ List make_list(Scratch& scratch, Scratch::Slot slot, int64_t capacity) {
   return l;
 }
 
-// Appends the tokens of a block with lo <= x <= hi; ids count up from first_id. False when the list is
-// full (n is then at most its capacity and the list incomplete).
+// Appends the tokens of a block with lo <= x <= hi; ids count up from first_id. False when the list
+// is full (n is then at most its capacity and the list incomplete).
 bool gather_block(List& l, const float* x, uint32_t first_id, float lo, float hi) {
   constexpr int kWords = kBlock / 64, kPerWord = 64 / V::kLanes, kFew = 48;
   const V::F low = V::set(lo), high = V::set(hi);
@@ -107,8 +108,7 @@ uint64_t* list_weights(const List& l, const WeightRule& rule, Scratch& scratch) 
   const float pad = rule.kind == WeightKind::kProbs ? 0.0f : -inf32();
   for (int i = 0; i < V::kLanes; ++i) l.x[l.n + i] = pad;
   with_lanes(rule, [&](auto lanes) {
-    for (int64_t i = 0; i < l.n; i += V::kLanes)
-      V::store_fixed43(w + i, lanes(V::load(l.x + i)));
+    for (int64_t i = 0; i < l.n; i += V::kLanes) V::store_fixed43(w + i, lanes(V::load(l.x + i)));
     return 0;
   });
   return w;
@@ -136,9 +136,9 @@ Cut list_top_k(const List& l, int64_t k, bool ties_all, Scratch& scratch) {
   return cut_after(t[k - 1], ties_all);
 }
 
-// The shortest prefix of a list whose weight, after `above`, reaches target; all of it if none does.
-// Halves around the median, so linear in n. `before`, where not null, receives the weight before the
-// last token of the prefix.
+// The shortest prefix of a list whose weight, after `above`, reaches target; all of it if none
+// does. Halves around the median, so linear in n. `before`, where not null, receives the weight
+// before the last token of the prefix.
 Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, bool ties_all,
                Scratch& scratch, u128* before = nullptr) {
   Ranked* t = rank_weights(l, rule, scratch);

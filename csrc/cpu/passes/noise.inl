@@ -39,9 +39,7 @@ void noise_words(const Noise& noise, uint32_t purpose, int64_t first, int64_t n,
 constexpr float kShrink = 1.0f - 0x1p-18f, kGrow = 1.0f + 0x1p-18f;
 
 // At most E(r64): the noise behind a high word.
-V::F noise_floor(V::I words) {
-  return V::mul(V::to_float(words), V::set(0x1p-32f * kShrink));
-}
+V::F noise_floor(V::I words) { return V::mul(V::to_float(words), V::set(0x1p-32f * kShrink)); }
 
 }  // namespace
 }  // namespace fusedraw

@@ -2,9 +2,9 @@
 // The race: argmin over blocks of E(BLOCK, b) / S_b, then over the winning block's tokens.
 //
 // Only blocks whose lower bound can still win are summed. Two bounds, both from the first pass: 256
-// times the weight of the block's maximum, then 256 / kLanes times the sum of the weights of its lane
-// maxima. A block is skipped only when a bound is strictly above the best exact value, so the result
-// is that of the full race, to the bit.
+// times the weight of the block's maximum, then 256 / kLanes times the sum of the weights of its
+// lane maxima. A block is skipped only when a bound is strictly above the best exact value, so the
+// result is that of the full race, to the bit.
 #pragma once
 
 namespace fusedraw {
@@ -53,8 +53,8 @@ int64_t block_bounds(const Field& f, const Noise& noise, float* bounds, uint32_t
         // w <= 2^43 e + 1/2
         mass = V::add(V::mul(e, V::set(0x1p43f)), V::set(0.5f));
       }
-      V::F bound = V::div(V::mul(noise_floor(V::iload(words + b)), V::set(0x1p43f)),
-                          V::mul(mass, width));
+      V::F bound =
+          V::div(V::mul(noise_floor(V::iload(words + b)), V::set(0x1p43f)), V::mul(mass, width));
       bound = V::select(alive, bound, dead);
       V::store(bounds + b, bound);
       best = V::select(V::gt(best, bound), bound, best);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A row as blocks of 256 float32 values, and the one pass that every operation begins with.
 //
-// Only this file knows dtypes, masks and the partial last block: excluded tokens and the padding read
-// as `pad` (-inf for logits, 0 for probabilities), which never changes a draw.
+// Only this file knows dtypes, masks and the partial last block: excluded tokens and the padding
+// read as `pad` (-inf for logits, 0 for probabilities), which never changes a draw.
 #pragma once
 
 namespace fusedraw {
@@ -11,9 +11,9 @@ namespace {
 constexpr int kVecs = kBlock / V::kLanes;
 
 struct Row {
-  const void* data = nullptr;       // the row, in its own type
-  const void* tail = nullptr;       // the padded last block, or null when V % 256 == 0
-  const uint32_t* mask = nullptr;   // packed bits padded to whole blocks, or null
+  const void* data = nullptr;      // the row, in its own type
+  const void* tail = nullptr;      // the padded last block, or null when V % 256 == 0
+  const uint32_t* mask = nullptr;  // packed bits padded to whole blocks, or null
   int64_t cols = 0, blocks = 0;
   float pad = 0.0f;
   bool probs = false;
@@ -89,8 +89,8 @@ void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
     }
     const V::F lanes = V::max(V::max(m[0], m[1]), V::max(m[2], m[3]));
     all = V::max(lanes, all);
-    // Block maxima come from kLanes blocks at a time. Where nobody wants the lane maxima, the same few
-    // lines of cache take them.
+    // Block maxima come from kLanes blocks at a time. Where nobody wants the lane maxima, the same
+    // few lines of cache take them.
     const int64_t place = (b - begin) % V::kLanes, first = b - place;
     float* rows = r.group_max != nullptr ? r.group_max + first * V::kLanes : ring;
     V::store(rows + place * V::kLanes, lanes);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One row of `sample`: scan, cut, draw, by-products. Each step runs only where something asks for it.
+// One row of `sample`: scan, cut, draw, by-products. Each step runs only where something asks for
+// it.
 #pragma once
 
 namespace fusedraw {
@@ -8,7 +9,7 @@ namespace {
 // K of a row: the cut, and a list of all its tokens where one was short enough.
 struct Kept {
   Cut cut;
-  bool whole = true;   // nothing was cut
+  bool whole = true;  // nothing was cut
   bool listed = false;
   List list;
 };
@@ -103,8 +104,8 @@ void store_kept(const SampleCall& call, int64_t row, const Row& r, const Kept& k
 }
 
 // The first top_n of the order, from a list or, where none is short enough, from the whole row.
-void store_top(const SampleCall& call, int64_t row, const Row& r, const WeightRule& at_one, double ls,
-               Scratch& scratch) {
+void store_top(const SampleCall& call, int64_t row, const Row& r, const WeightRule& at_one,
+               double ls, Scratch& scratch) {
   int64_t n = call.out.top_n;
   int64_t* ids = call.out.top_ids + row * n;
   float* logps = call.out.top_logps + row * n;
@@ -159,7 +160,9 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& 
     else
       s_kept = k.whole && have_sums ? sums.s : kept_sum(r, k.cut);
     if (out.kept_mass) res.kept_mass = float(to_double(s_kept) / to_double(sums.s));
-    const uint64_t w = !in_kept ? 0 : plan.greedy ? uint64_t{1} << kWeightBits : weight_of(r.rule, x);
+    const uint64_t w = !in_kept      ? 0
+                       : plan.greedy ? uint64_t{1} << kWeightBits
+                                     : weight_of(r.rule, x);
     const bool in_support = call.options.mix_valid || (in_kept && w > 0);
     res.logp = mixture_log_prob(w, s_kept, params.mix_eps, in_support ? support : 0);
   }
@@ -173,10 +176,9 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& 
   if (out.varentropy) res.varentropy = varentropy_of(sums);
   if (out.logp_raw || out.top_n > 0) {
     const WeightRule at_one = weight_rule(r.rule.m, 1.0f, false);
-    const bool same = have_sums && !plan.greedy && r.rule.kind == WeightKind::kLogits &&
-                      r.rule.c == at_one.c;
-    const double ls =
-        log_sum(same ? sums.s : row_sums(r, at_one, false, pool, scratch).s);
+    const bool same =
+        have_sums && !plan.greedy && r.rule.kind == WeightKind::kLogits && r.rule.c == at_one.c;
+    const double ls = log_sum(same ? sums.s : row_sums(r, at_one, false, pool, scratch).s);
     res.logp_raw = log_prob(scaled_gap(at_one, x), ls);
     if (out.top_n > 0) store_top(call, row, r, at_one, ls, scratch);
   }
@@ -215,8 +217,8 @@ void sample_checked(const SampleCall& call, int64_t row, const RowParams& params
     sums = row_sums(r, r.rule, stats, pool, scratch);
   }
   // Number of kept tokens counts only those with weight; sums need no such care.
-  const bool counts = out.n_kept || out.kept.reserve ||
-                      (params.mix_eps > 0.0f && !call.options.mix_valid);
+  const bool counts =
+      out.n_kept || out.kept.reserve || (params.mix_eps > 0.0f && !call.options.mix_valid);
   if (counts && !plan.greedy && plan.post_weight == 1) {
     const bool whole = k.whole;
     narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});

@@ -80,7 +80,8 @@ Cut top_k_by_counting(const Row& r, const Cut& all, int64_t k, bool ties_all) {
   return {x, nth_tie(r, all, x, u128(uint64_t(k - above)))};
 }
 
-// The first k valid tokens. `list`, when it comes back with n > 0, holds all of them (and maybe more).
+// The first k valid tokens. `list`, when it comes back with n > 0, holds all of them (and maybe
+// more).
 Cut top_k_cut(const Row& r, int64_t k, bool ties_all, List& list, Scratch& scratch) {
   const Cut all{smallest_valid(r), kAllTies};
   list.n = 0;
@@ -105,8 +106,8 @@ Cut top_k_cut(const Row& r, int64_t k, bool ties_all, List& list, Scratch& scrat
 }
 
 Cut top_p_by_counting(const Row& r, const Cut& base, u128 target, bool ties_all) {
-  const float x = bisect_value(base.lo, r.rule.m,
-                               [&](float v) { return mass_at_least(r, base, v) >= target; });
+  const float x =
+      bisect_value(base.lo, r.rule.m, [&](float v) { return mass_at_least(r, base, v) >= target; });
   if (ties_all) return {x, base.lo == x ? base.last : kAllTies};
   const u128 above = x == r.rule.m ? 0 : mass_at_least(r, base, next_up(x));
   const uint64_t w = weight_of(r.rule, x);
@@ -238,7 +239,8 @@ struct Sample {
       const uint32_t low_key = order_key(low), high_key = order_key(high);
       if (high_key - low_key < 2) break;
       float middle = linear ? 0.5f * low + 0.5f * high : low;
-      if (!(middle > low && middle < high)) middle = from_order_key(low_key + (high_key - low_key) / 2);
+      if (!(middle > low && middle < high))
+        middle = from_order_key(low_key + (high_key - low_key) / 2);
       if (mass_at_least(middle) >= mass)
         low = middle;
       else
@@ -286,8 +288,8 @@ float lightest_value(const Row& r, float low) {
   return least > low ? least : low;
 }
 
-// How far to reach, in sampled mass, for a true mass of `mass`: three standard errors more, where one
-// token weighs about e.
+// How far to reach, in sampled mass, for a true mass of `mass`: three standard errors more, where
+// one token weighs about e.
 float reach(float mass, float e) { return mass + 3.0f * __builtin_sqrtf(mass * e) + 3.0f * e; }
 
 // Finishes within a list of every kept token of the zone: narrows it by a sample until it is short
@@ -306,8 +308,7 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
     const float scale = float(blocks) / float(s.n / kBlock);
     const float mass = float(to_double(target - zone.above) * 0x1p-43) / scale;
     // Of the whole list, only the float32 sums are uncertain; of a sample, the sample.
-    const float slack =
-        stride == 1 ? 1e-5f * s.total : 3.0f * __builtin_sqrtf(s.total_square);
+    const float slack = stride == 1 ? 1e-5f * s.total : 3.0f * __builtin_sqrtf(s.total_square);
     Zone z = zone;
     const bool linear = r.rule.kind == WeightKind::kLogits;
     if (mass + slack < s.total) z.lo = s.bracket(mass + slack, zone.lo, zone.hi, linear).lo;
@@ -334,8 +335,7 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
 // The cut lies at or above the pivot, whose sums are known (or below it): gathers a stretch next to
 // the pivot, wide enough by the sample, and finishes there. Guessed wrong, takes the whole side.
 Cut top_p_beside_pivot(const Row& r, const Cut& base, float pivot, const PivotSums& sums,
-                       u128 target, const Sample& s, float scale, bool ties_all,
-                       Scratch& scratch) {
+                       u128 target, const Sample& s, float scale, bool ties_all, Scratch& scratch) {
   const bool upwards = sums.above >= target;
   const float low = lightest_value(r, base.lo), high = r.rule.m;
   const bool linear = r.rule.kind == WeightKind::kLogits;
@@ -361,13 +361,13 @@ Cut top_p_beside_pivot(const Row& r, const Cut& base, float pivot, const PivotSu
   return top_p_by_counting(r, base, target, ties_all);
 }
 
-// The shortest prefix of the tokens that `base` keeps whose weight reaches ceil(p * S), S their sum.
-// `list`, when it comes back with n > 0, holds all of them (and maybe more).
+// The shortest prefix of the tokens that `base` keeps whose weight reaches ceil(p * S), S their
+// sum. `list`, when it comes back with n > 0, holds all of them (and maybe more).
 Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list, const Pool& pool,
               Scratch& scratch) {
   list.n = 0;
-  // The head: every token at or above the maximum of some of the blocks. It carries most of the mass
-  // of a peaked row, and would be missed by a sample.
+  // The head: every token at or above the maximum of some of the blocks. It carries most of the
+  // mass of a peaked row, and would be missed by a sample.
   const int64_t head_blocks = r.blocks / 4 < 128 ? (r.blocks + 3) / 4 : 128;
   float head_lo = lower_bound_of_kth(r.block_max, r.blocks, head_blocks, r.rule.m);
   if (r.blocks <= 4 || head_lo < base.lo) head_lo = base.lo;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// softmax and log_softmax of a row, and the mask and renorm operations: a sum, then one writing pass.
+// softmax and log_softmax of a row, and the mask and renorm operations: a sum, then one writing
+// pass.
 #pragma once
 
 namespace fusedraw {
@@ -24,10 +25,10 @@ void fill(float* out, int64_t n, float value) {
   for (int64_t i = 0; i < n; ++i) out[i] = value;
 }
 
-// q = fl32(2^43 e / D(S)), found without a division. The reciprocal of S / 2^43 is kept as a float and
-// a small rest, once a little too large and once a little too small (by 2^-44 of it, well above every
-// rounding here): where both give the same float, that is the quotient. Elsewhere, and near the end of
-// the range, the division is made.
+// q = fl32(2^43 e / D(S)), found without a division. The reciprocal of S / 2^43 is kept as a float
+// and a small rest, once a little too large and once a little too small (by 2^-44 of it, well above
+// every rounding here): where both give the same float, that is the quotient. Elsewhere, and near
+// the end of the range, the division is made.
 class Quotient {
  public:
   explicit Quotient(double d) : d_(d) {
@@ -40,8 +41,8 @@ class Quotient {
   }
   void store(float* out, V::F e) const {
     const V::F high = V::fma(e, head_, V::mul(e, more_)), low = V::fma(e, head_, V::mul(e, less_));
-    const V::M sure = V::both(V::eq(high, low), V::either(V::ge(low, V::set(0x1p-100f)),
-                                                          V::eq(e, V::set(0.0f))));
+    const V::M sure =
+        V::both(V::eq(high, low), V::either(V::ge(low, V::set(0x1p-100f)), V::eq(e, V::set(0.0f))));
     V::store(out, low);
     if (V::bits(sure) == V::bits(V::all())) return;
     alignas(64) float lanes[V::kLanes];
@@ -55,18 +56,30 @@ class Quotient {
 };
 
 // Blocks of probabilities e / d; tokens below exp2p's range (t < -126) and padding give 0.
-void quotient_block(const WeightRule& rule, const float* x, const Quotient& quotient, float pad,
-                    float* out) {
-  const V::F nothing = V::set(pad), floor = V::set(-126.0f);
+template <typename Lanes>
+void logit_quotients(const Lanes& lanes, const float* x, const Quotient& quotient, float* out) {
+  const V::F floor = V::set(-126.0f);
+  for (int j = 0; j < kVecs; j += kGroup) {
+    const Group raw = scaled_gaps(load_group(x, j), lanes.m, lanes.c);
+    const Group t = map(raw, [&](V::F v) { return V::max(v, floor); });
+    const Group e = Lanes::exp2(t);
+    float* p = out + j * V::kLanes;
+    quotient.store(p, V::keep(V::ge(raw.a, floor), e.a));
+    quotient.store(p + V::kLanes, V::keep(V::ge(raw.b, floor), e.b));
+    quotient.store(p + 2 * V::kLanes, V::keep(V::ge(raw.c, floor), e.c));
+    quotient.store(p + 3 * V::kLanes, V::keep(V::ge(raw.d, floor), e.d));
+  }
+}
+void quotient_block(const WeightRule& rule, const float* x, float block_max,
+                    const Quotient& quotient, float pad, float* out) {
   if (rule.kind == WeightKind::kLogits) {
-    const V::F m = V::set(rule.m), c = V::set(rule.c);
-    for (int j = 0; j < kBlock; j += V::kLanes) {
-      const V::F t = V::mul(V::sub(V::load(x + j), m), c);
-      const V::F e = V::keep(V::ge(t, floor), LogitLanes::exp2(V::max(t, floor)));
-      quotient.store(out + j, e);
-    }
+    if (top_weight(rule, block_max) <= 0.5f)
+      logit_quotients(LowLogitLanes(rule), x, quotient, out);
+    else
+      logit_quotients(LogitLanes(rule), x, quotient, out);
     return;
   }
+  const V::F nothing = V::set(pad);
   with_lanes(rule, [&](auto lanes) {
     for (int j = 0; j < kBlock; j += V::kLanes) {
       const V::F v = V::load(x + j);
@@ -104,11 +117,11 @@ void softmax_checked(const SoftmaxCall& call, int64_t row, float temperature, co
   const u128 s = row_sums(r, r.rule, false, pool, scratch).s;
   const Quotient quotient(to_double(s));
   const double ls = log_sum(s);
-  write_blocks(r, out, [&](int64_t, const float* x, float* to) {
+  write_blocks(r, out, [&](int64_t b, const float* x, float* to) {
     if (call.log)
       log_block(r.rule, x, ls, to);
     else
-      quotient_block(r.rule, x, quotient, r.pad, to);
+      quotient_block(r.rule, x, r.block_max[b], quotient, r.pad, to);
   });
 }
 
@@ -159,7 +172,8 @@ void mask_by_type(const FilterCall& call, int64_t row, const Row* r, const Cut& 
     mask_row<Float16>(call, row, r, cut);
 }
 
-void renorm_row(const FilterCall& call, int64_t row, const Row& r, const Plan& plan, const Kept& k) {
+void renorm_row(const FilterCall& call, int64_t row, const Row& r, const Plan& plan,
+                const Kept& k) {
   float* out = static_cast<float*>(call.out) + row * call.x.cols;
   if (plan.greedy) {
     fill(out, r.cols, 0.0f);
@@ -173,7 +187,8 @@ void renorm_row(const FilterCall& call, int64_t row, const Row& r, const Plan& p
       fill(to, kBlock, 0.0f);
       return;
     }
-    quotient_block(r.rule, cut_block(r, k.cut, b, x, cut_buffer), quotient, r.pad, to);
+    quotient_block(r.rule, cut_block(r, k.cut, b, x, cut_buffer), r.block_max[b], quotient, r.pad,
+                   to);
   });
 }
 

@@ -152,9 +152,7 @@ u128 kept_sum(const Row& r, const Cut& cut) {
 }
 
 // Number of valid tokens before (x, id) in the order.
-int64_t count_before(const Row& r, float x, int64_t id) {
-  return count_kept(r, Cut{x, id}) - 1;
-}
+int64_t count_before(const Row& r, float x, int64_t id) { return count_kept(r, Cut{x, id}) - 1; }
 
 }  // namespace
 }  // namespace fusedraw
