@@ -24,6 +24,7 @@ from strategies import (
     NAN,
     ORDERS,
     TIES,
+    C,
     assert_same,
     bits_of,
     engine,
@@ -74,7 +75,7 @@ def sample_everywhere(rows, params, mode, top_n, r1=True):
 # Generated rows against R1
 
 
-@examples(500)
+@examples(1000)
 @given(st.data())
 def test_sample(data):
     rows = data.draw(row_batches())
@@ -82,7 +83,7 @@ def test_sample(data):
     sample_everywhere(rows, params, data.draw(modes), data.draw(st.sampled_from([0, 1, 5, 300])))
 
 
-@examples(200)
+@examples(300)
 @given(st.data())
 def test_sample_probs(data):
     rows = data.draw(row_batches(probs=True))
@@ -297,6 +298,33 @@ def test_top_p_on_flat_rows(size):
         on_every_engine(sample, x, params, make_keys(rows), None, make_mode(ties=ties), outputs)
 
 
+@pytest.mark.parametrize("size", [1500, 5000, 70_000])
+@pytest.mark.parametrize("offset", [0.0, 900.0, -2500.0, 30_000.0])
+@pytest.mark.parametrize("spread", [1.0, 0.05, 5.0])
+def test_top_p_at_the_cut(size, offset, spread):
+    """top_p at the mass of a prefix and one float32 to either side: an estimate of a sum must not decide."""
+    g = torch.Generator().manual_seed(size)
+    x = offset + spread * torch.randn(size, generator=g)
+    ordered = x.sort(descending=True).values
+    gaps = (ordered - ordered[0]) * r1.fl32(r1.LOG2E)
+    weights = torch.tensor([C.weight(t) for t in gaps.tolist()])
+    prefix = weights.cumsum(0)  # below 2^61
+    ends = torch.cat([torch.arange(3), torch.randint(0, size, (20,), generator=g)])
+    at = (prefix[ends].double() / prefix[-1].double()).float()
+    top_ps = torch.cat([at, at.nextafter(torch.tensor(0.0)), at.nextafter(torch.tensor(2.0))])
+    top_ps = top_ps[top_ps < 1]
+    targets = torch.tensor([r1.ceil_mul(p, int(prefix[-1])) for p in top_ps.tolist()])
+    last = ordered[torch.searchsorted(prefix, targets)]
+    expected = (ordered >= last[:, None]).sum(1)  # with ties="all", lest their order matters
+    expected = expected.clamp_max((weights > 0).sum())
+    params = make_params().repeat(len(top_ps), 1)
+    params[:, 1] = top_ps.double()
+    arguments = (x.expand(len(top_ps), size), params, None, None, make_mode(ties="all"), bits_of("n_kept"))
+    for name in FAST:
+        with engine(name):
+            assert torch.equal(sample(*arguments)["n_kept"], expected), name
+
+
 @pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("order", ORDERS)
 def test_long_lists_of_ties(order, ties):
@@ -373,7 +401,7 @@ def test_long_probabilities(kind):
         on_every_engine(multinomial, p, make_keys(1), n, replacement)
 
 
-@examples(60)
+@examples(100)
 @given(seeds, st.sampled_from(list(KINDS)), st.integers(5001, 140_000), modes, st.data())
 def test_generated_long_rows(seed, kind, size, mode, data):
     x = make_rows(kind, 2, size, seed)

@@ -2,8 +2,9 @@
 """Draws follow the law: G-tests, tail counts, independence, at stated size and power.
 
 Seeds are fixed, so a test passes always or never. ALPHA = 1e-6 for each p-value. A G-test has DRAWS = 10^6
-draws and at most 1024 bins; `power` says what that detects, and every test asserts it: a distortion of the
-law by 1 % in total variation (KL 2e-4), with probability 0.999. The expected law comes from R1, in integers.
+draws (FILTERED where 257 bins are the most). `power` says what that detects, and every test asserts it: a
+distortion of the law by 1 % in total variation (KL 2e-4), with probability 0.999. The expected law comes from
+R1, in integers.
 """
 
 import math
@@ -32,7 +33,7 @@ from strategies import (
 
 ALPHA, POWER, DISTORTION = 1e-6, 0.999, 2e-4
 DRAWS = 1_000_000
-PAIRS = 600_000  # in a 16 x 16 table
+FILTERED = PAIRS = 600_000  # enough for 256 bins, and for a 16 x 16 table
 MIN_EXPECTED = 20  # of a bin; lighter ones are merged
 
 
@@ -168,18 +169,18 @@ def split_options(options):
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_law_with_filters(name):
-    x = logits("wide" if "top_p" in name else "normal", 700)
+    x = logits("wide" if "top_p" in name else "normal", 400)
     x[5::50] = -INF
     params, mode = split_options(FILTERS[name])
-    ids = draw(x, params, keys_of(2), mode)["ids"]
+    ids = draw(x, params, keys_of(2, FILTERED), mode)["ids"]
     check_law(ids, law_of(x.tolist(), **FILTERS[name]), name)
 
 
 @pytest.mark.parametrize("name", ["top_p", "mixture over kept", "min_p"])
 def test_law_of_probabilities(name):
-    p = torch.softmax(logits("wide", 700), -1) * 2.5
+    p = torch.softmax(logits("wide", 400), -1) * 2.5
     params, mode = split_options(FILTERS[name])
-    ids = draw(p, params, keys_of(3), mode | make_mode(probs=True))["ids"]
+    ids = draw(p, params, keys_of(3, FILTERED), mode | make_mode(probs=True))["ids"]
     check_law(ids, law_of(p.tolist(), probs=True, **FILTERS[name]), name)
 
 
