@@ -29,6 +29,7 @@ SOURCES = [
 COMPILE_ARGS = [
     "-std=c++17",
     "-O3",
+    "-g0",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fvisibility=hidden",
