@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-VOCABS = (32000, 49152, 128256, 151936, 262144)
+# The sizes of the goals first, so that a run that is cut short has them.
+VOCABS = (49152, 128256, 32000, 151936, 262144)
 BATCHES = (1, 8, 64)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DATA = ("real", "flat", "peaked")
