@@ -2,8 +2,7 @@
 """The ops as torch knows them: handles, fake kernels (shapes and dtypes only), and the backward of softmax.
 
 The schemas and the real kernels are registered by `_C` (csrc/ops). Every op is a pure function of its
-arguments: the noise comes in as keys, so there is no hidden generator state to functionalise, capture or
-    replay.
+arguments: the noise comes in as keys, so there is no generator state to functionalise, capture or replay.
 """
 
 import torch

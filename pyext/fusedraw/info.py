@@ -33,5 +33,6 @@ def info_text() -> str:
         ("cuda", ", ".join(facts["cuda_archs"]) or "fallback (CUDA tensors are drawn on the CPU)"),
         ("threads", str(facts["threads"])),
     ]
-    rows += [(f"build {name}", str(value)) for name, value in facts["build"].items() if name != "cuda_archs"]
+    said = ("cuda_archs", "stream_version")
+    rows += [(f"build {name}", str(value)) for name, value in facts["build"].items() if name not in said]
     return "\n".join(f"{name}: {value}" for name, value in rows)

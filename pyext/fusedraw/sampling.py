@@ -123,8 +123,7 @@ def sample(
 
     Raises:
         TypeError: a wrong type or dtype (float64 logits too); ValueError: a wrong shape, device, range or
-            name, a bad
-        row; OverflowError: a step outside int64 and uint64.
+            name, a bad row; OverflowError: a step outside int64 and uint64.
     """
     values = (temperature, top_p, min_p, mix_eps, top_k)
     options = (mix_support, filter_order, ties, domain, returns, top_n, check)

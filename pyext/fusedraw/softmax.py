@@ -25,12 +25,11 @@ def softmax(logits: Tensor, temperature=1.0, *, mask=None, check=None) -> Tensor
             the uniform law over the finite logits.
         mask: bool [V] or [B, V], True = allowed, or int32 words with one bit per token. Others get
             probability 0.
-        check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere):
-            it is NaN.
+        check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere): it is
+            NaN.
 
     Returns: float32 (float64 for float64 logits), the shape of `logits`. Differentiable in `logits` only; the
-        gradient
-    is 0 at T = 0, at T = inf, for tokens without weight and for bad rows.
+        gradient is 0 at T = 0, at T = inf, for tokens without weight and for bad rows.
     """
     return _softmax("softmax", logits, temperature, mask, check, 0)
 
@@ -58,7 +57,8 @@ def _softmax(op, logits, temperature, mask, check, mode):
     device = kernel_device(home)
     if device != home:
         x, temperature, mask = move(device, x, temperature, mask)
-    if x.__class__ is Tensor and x.is_cpu and isinstance(temperature, float) and not torch.compiler.is_compiling():
+    plain = x.__class__ is Tensor and x.is_cpu and isinstance(temperature, float)
+    if plain and not torch.compiler.is_compiling():
         params = _packed(temperature)
     else:
         params = pack_values(x, (temperature,)).reshape(-1)
