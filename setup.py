@@ -30,6 +30,8 @@ COMPILE_ARGS = [
     "-std=c++17",
     "-O3",
     "-g0",
+    # Python's own flags ask for wrapping signed arithmetic, which slows address computation by 8 % here.
+    "-fno-wrapv",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fvisibility=hidden",

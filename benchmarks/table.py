@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the README's benchmark table from stored results, between the markers bench:begin and bench:end.
+"""Writes the README's tables from stored results: times between the markers bench:begin and bench:end, speed
+goals (results/goals.json) between goals:begin and goals:end.
 
 python benchmarks/table.py                       results/bench.json (else bench-quick.json) -> README.md
 python benchmarks/table.py --print               only prints it
@@ -17,7 +18,7 @@ import cases
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+BENCH, GOALS = "bench", "goals"
 COLUMNS = {
     "read": "floor: read",
     "exp": "floor: exp",
@@ -115,24 +116,56 @@ def load(path: Path | None) -> dict:
     raise SystemExit(f"table: no stored results in {names}; run: python benchmarks/bench.py")
 
 
+def goals_table(stored: dict) -> str:
+    """One line per goal; lines that differ only in the rows (flat, peaked, real-like) come together."""
+    kinds = ("flat", "peaked", "real-like")
+    groups: dict[tuple[str, str], dict[str, str]] = {}
+    for line in stored["lines"]:
+        if line["part"] in ("peers", "memory"):
+            continue
+        parts = line["goal"].split(", ")
+        kind = next((k for k in kinds if k in parts), "")
+        goal = ", ".join(p for p in parts if p != kind)
+        limit = f"{'>=' if line['at_least'] else '<='} {line['limit']:g} {line['unit']}"
+        if goal.startswith("top-p 0.9") and line["unit"] == "x exp":
+            limit = "<= 2 x exp, flat 3 x"
+        groups.setdefault((goal, limit), {})[kind] = f"{line['measured']:.2f}"
+    lines = ["| goal | limit | flat | peaked | real-like |", "|---|---|--:|--:|--:|"]
+    for (goal, limit), found in groups.items():
+        cells = [found.get("", "")] + [""] * 2 if "" in found else [found.get(k, "-") for k in kinds]
+        lines.append(f"| {goal} | {limit} | {' | '.join(cells)} |")
+    said = (
+        "V = 128256, float32, B = 1, one thread, where a line does not say otherwise; ratios within one run."
+    )
+    return "\n".join([said, "", *lines])
+
+
+def put(readme: Path, name: str, text: str) -> None:
+    """Between the markers of that name, which the file must hold once each."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    old = readme.read_text()
+    if old.count(begin) != 1 or old.count(end) != 1:
+        raise SystemExit(f"table: {readme} must hold {begin} and {end} once each")
+    head, rest = old.split(begin)
+    readme.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    print(f"table: {name} written to {readme}")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Writes the benchmark table of the README.")
+    parser = argparse.ArgumentParser(description="Writes the benchmark tables of the README.")
     parser.add_argument("--results", type=Path, default=None)
     parser.add_argument("--readme", type=Path, default=README)
     parser.add_argument("--print", action="store_true", dest="only_print")
     args = parser.parse_args()
-    text = table(load(args.results))
-    if args.only_print:
-        print(text)
-        return 0
-    readme = args.readme.read_text()
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        print(f"table: {args.readme} must hold {BEGIN} and {END} once each", file=sys.stderr)
-        return 1
-    head, rest = readme.split(BEGIN)
-    _, tail = rest.split(END)
-    args.readme.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
-    print(f"table: written to {args.readme}")
+    texts = {BENCH: table(load(args.results))}
+    goals = RESULTS / "goals.json"
+    if goals.exists():
+        texts[GOALS] = goals_table(json.loads(goals.read_text()))
+    for name, text in texts.items():
+        if args.only_print:
+            print(text)
+        else:
+            put(args.readme, name, text)
     return 0
 
 
