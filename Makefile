@@ -18,7 +18,7 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 STAMPS := $(VENV)/.stamps
 
-PY_DIRS   := pyext tests benchmarks setup.py
+PY_DIRS   := pyext tests benchmarks setup.py build_cuda.py
 CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
                  \( -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print | sort)
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md Makefile pyproject.toml
@@ -86,8 +86,8 @@ $(STAMPS)/torch: $(STAMPS)/venv requirements-build.txt
 	$(PIP) install -q -r requirements-build.txt
 	@touch $@
 
-$(STAMPS)/build: $(STAMPS)/torch setup.py pyproject.toml $(filter csrc/%,$(CXX_FILES))
-	@echo "building fusedraw (a minute or two)"
+$(STAMPS)/build: $(STAMPS)/torch setup.py build_cuda.py pyproject.toml $(filter csrc/%,$(CXX_FILES))
+	@echo "building fusedraw (a minute or two; with CUDA, some more)"
 	$(PIP) install -q --no-build-isolation -e .
 	@touch $@
 

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds fusedraw._C: the engines, the operators (torch's stable ABI) and the pybind11 module.
 
-Needs torch, setuptools and ninja in the environment that builds (`pip install --no-build-isolation .`).
+Needs torch, setuptools and ninja in the environment that builds (`pip install --no-build-isolation .`). CUDA
+kernels are built where nvcc is found; build_cuda.py says what FUSEDRAW_CUDA and TORCH_CUDA_ARCH_LIST do.
 """
 
 import os
+import sys
+from pathlib import Path
 
 import torch
 from setuptools import Extension, setup
 from torch.utils.cpp_extension import BuildExtension, include_paths, library_paths
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))  # a build frontend does not
+
+import build_cuda  # noqa: E402
 
 # Listed, not globbed: a stray file never changes a build.
 SOURCES = [
@@ -18,11 +26,21 @@ SOURCES = [
     "csrc/cpu/avx512.cpp",
     "csrc/cpu/neon.cpp",
     "csrc/cpu/scratch.cpp",
+    "csrc/ops/calls.cpp",
     "csrc/ops/checks.cpp",
     "csrc/ops/cpu_ops.cpp",
     "csrc/ops/registry.cpp",
     "csrc/ops/schema.cpp",
+    "csrc/ops/softmax_double.cpp",
     "csrc/bindings/module.cpp",
+]
+# With CUDA, these too: by the host compiler, and by nvcc.
+CUDA_HOST_SOURCES = ["csrc/ops/cuda_ops.cpp"]
+CUDA_SOURCES = [
+    "csrc/cuda/common.cu",
+    "csrc/cuda/float32.cu",
+    "csrc/cuda/bfloat16.cu",
+    "csrc/cuda/float16.cu",
 ]
 
 # The law fixes every rounding: no contraction, no fast-math, no -march (target regions instead).
@@ -46,23 +64,62 @@ COMPILE_ARGS = [
     # torch 2.13's stable ABI: the binary runs on every newer torch.
     "-DTORCH_TARGET_VERSION=0x020d000000000000",
 ]
+NVCC_ARGS = [
+    "-std=c++17",
+    "-O3",
+    "-fmad=false",
+    "-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off,-fno-math-errno,-Wall,-Wno-psabi",
+]
+
+
+class Build(BuildExtension):
+    """With the objects of nvcc, kept in build/cuda, which outlives the temporary folders of pip."""
+
+    def build_extension(self, ext):
+        self.force = True  # ninja knows what is out of date, by headers and by flags
+        if ext.toolkit is not None:
+            csrc = ROOT / "csrc"
+            headers = [*csrc.glob("core/*.h"), *csrc.glob("cuda/*.h"), *csrc.glob("cuda/*.cuh")]
+            flags = [*NVCC_ARGS, *build_cuda.arch_flags(ext.archs)]
+            objects = build_cuda.compile_objects(
+                ext.toolkit, CUDA_SOURCES, flags, headers, ROOT / "build" / "cuda", os.environ
+            )
+            # The runtime goes in whole and hidden: the result needs no CUDA library and no driver to load.
+            ext.extra_objects = [*objects, ext.toolkit.cudart]
+            ext.libraries = [*ext.libraries, "rt", "dl", "pthread"]
+            ext.extra_link_args = [*ext.extra_link_args, "-Wl,--exclude-libs,libcudart_static.a"]
+        super().build_extension(ext)
 
 
 def extension() -> Extension:
     if tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2]) < (2, 13):
         raise SystemExit(f"fusedraw needs torch >= 2.13, found {torch.__version__}")
-    args = COMPILE_ARGS + os.environ.get("FUSEDRAW_CXXFLAGS", "").split()
-    return Extension(
+    sources, args, archs = [*SOURCES], [*COMPILE_ARGS], []
+    try:
+        toolkit = build_cuda.toolkit(os.environ)
+        if toolkit is not None:
+            archs = build_cuda.choose_archs(os.environ.get("TORCH_CUDA_ARCH_LIST", ""), toolkit.archs)
+    except build_cuda.CudaError as error:
+        raise SystemExit(f"fusedraw: {error}") from None
+    if toolkit is not None:
+        sources += CUDA_HOST_SOURCES
+        args += [
+            f'-DFUSEDRAW_CUDA_ARCHS="{",".join(archs)}"',
+            f'-DFUSEDRAW_NVCC_VERSION="{toolkit.version}"',
+        ]
+    ext = Extension(
         "fusedraw._C",
-        SOURCES,
+        sources,
         # torch's own copy of the pybind11 headers comes with its include paths.
         include_dirs=include_paths("cpu"),
         library_dirs=library_paths("cpu"),
         libraries=["torch_cpu", "torch"],
-        extra_compile_args={"cxx": args},
+        extra_compile_args={"cxx": args + os.environ.get("FUSEDRAW_CXXFLAGS", "").split()},
         extra_link_args=os.environ.get("FUSEDRAW_LDFLAGS", "").split(),
         language="c++",
     )
+    ext.toolkit, ext.archs = toolkit, archs
+    return ext
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": BuildExtension})
+setup(ext_modules=[extension()], cmdclass={"build_ext": Build})

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers: core <- reference | cpu | cuda <- ops <- bindings <- pyext, never sideways, never back. And no
-code of an instruction set can be linked in where another processor would run it."""
+"""The layers: core <- reference | cpu | cuda <- ops <- bindings <- pyext, never sideways, never back; simt,
+which runs cuda on the host, is included by cuda/platform.cuh alone. And no code of an instruction set can be
+linked in where another processor would run it."""
 
 import ast
 import re
@@ -24,17 +25,23 @@ MAY_INCLUDE = {
     "reference": {"core", "reference"},
     "cpu": {"core", "cpu"},
     "cuda": {"core", "cuda"},
+    "simt": {"core", "simt"},
     "ops": {"core", "reference", "cpu", "cuda", "ops"},
     "bindings": {"core", "ops", "bindings"},
 }
 SUFFIXES = {".h", ".cpp", ".inl", ".cu", ".cuh"}
 SOURCES = sorted(p for p in CSRC.rglob("*") if p.suffix in SUFFIXES)
+# The one file of cuda that knows whether nvcc or a host compiler reads it.
+PLATFORM = CSRC / "cuda" / "platform.cuh"
+DEVICE_SOURCES = [p for p in SOURCES if p.parent == PLATFORM.parent and p != PLATFORM]
+BUILD_SCRIPTS = [ROOT / "setup.py", ROOT / "build_cuda.py"]
 MAX_LINES = 450  # of a file, blank ones apart: what is longer holds more than one thing
 # All that core may take from outside: no torch, no CUDA runtime, no containers, nothing that allocates.
 CORE_HEADERS = {"<cstdint>", "<cstring>", "<cstddef>", "<climits>", "<limits>", "<type_traits>"}
 ALLOCATES = re.compile(r"\b(malloc|calloc|realloc|aligned_alloc|free|new|delete|std::vector|std::string)\b")
 FORBIDDEN_FLAGS = re.compile(
     r"-march|-mtune|-mavx|-mfma|-msse|-ffast-math|-Ofast|-funsafe|-ffp-contract=fast|-fopenmp"
+    r"|fast_math|-fmad=true|-ftz=true|-prec-(div|sqrt)=false|--extra-device-vectorization"
 )
 
 
@@ -79,7 +86,7 @@ def test_includes(path):
         if name[0] == '"':
             target = (path.parent / name.strip('"')).resolve()
             assert target.is_file() and CSRC in target.parents, f"{path} includes {name}"
-            allowed = MAY_INCLUDE[layer_of(path)]
+            allowed = MAY_INCLUDE[layer_of(path)] | ({"simt"} if path == PLATFORM else set())
             assert layer_of(target) in allowed, f"{path}: {layer_of(path)} must not include {name}"
         else:
             check_outside(path, name)
@@ -95,7 +102,7 @@ def check_outside(path, name):
     if name.startswith("<pybind11/") or name == "<Python.h>":
         assert layer == "bindings", f"{path} includes {name}"
     if name.startswith("<cuda"):
-        assert layer in ("cuda", "ops"), f"{path} includes {name}"
+        assert path == PLATFORM, f"{path} includes {name}"
 
 
 def test_core_allocates_nothing():
@@ -118,8 +125,47 @@ def test_reference_uses_nothing_of_the_fast_path():
 
 
 def test_one_file_declares_the_operators():
-    found = [p for p in SOURCES if re.search(r"\b(STABLE_)?TORCH_LIBRARY(_FRAGMENT)?\s*\(", code_of(p))]
-    assert [str(p.relative_to(CSRC)) for p in found] == ["ops/schema.cpp"]
+    """schema.h holds the schemas; cuda_ops.cpp gives them to the tests' library too, under its own name."""
+    defined = re.compile(r"\b(?:STABLE_)?TORCH_LIBRARY(?:_FRAGMENT)?\s*\(\s*(\w+)")
+    found = {str(p.relative_to(CSRC)): defined.findall(code_of(p)) for p in SOURCES}
+    assert {path: names for path, names in found.items() if names} == {
+        "ops/schema.cpp": ["fusedraw"],
+        "ops/cuda_ops.cpp": ["fusedraw_simt"],
+    }
+    schemas = [
+        p
+        for p in SOURCES
+        if re.search(r"\bm\.def\(\s*\"(sample|row_keys|derive_keys|softmax|filter|multi)", code_of(p))
+    ]
+    assert [p.name for p in schemas] == ["schema.h"]
+
+
+# CUDA. What nvcc compiles and what the executor runs is the same text.
+
+
+@pytest.mark.parametrize("path", DEVICE_SOURCES, ids=lambda p: p.name)
+def test_device_code_is_the_same_everywhere(path):
+    code = code_of(path)
+    directives = set(re.findall(r"^\s*#\s*(\w+)", code, flags=re.M))
+    assert directives <= {"pragma", "include", "define", "undef"}, f"{path}: {directives}"
+    assert set(re.findall(r"^\s*#\s*pragma\s+(\w+)", code, flags=re.M)) <= {"once", "unroll"}, path
+    for word in (r"__CUDA\w*__", r"\basm\b", r"\batomic[A-Z]\w*", r"\b__ld\w+", "<<<"):
+        found = re.search(word, code)
+        assert found is None, f"{path}: {found[0]} belongs in platform.cuh"
+    assert not re.search(r"\btorch\b|\bat::", code), path
+
+
+@pytest.mark.parametrize("path", [PLATFORM, CSRC / "simt" / "platform.h"], ids=lambda p: p.parent.name)
+def test_atomics_are_of_integers(path):
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    types = re.findall(r"\batomic_\w+\(\s*(\w+)\s*\*", code_of(path))
+    assert types and set(types) <= {"uint32_t", "uint64_t"}
+
+
+def test_every_cuda_source_is_listed():
+    listed = setup_value("CUDA_SOURCES")
+    assert sorted(listed) == sorted(str(p.relative_to(ROOT)) for p in SOURCES if p.suffix == ".cu")
 
 
 def test_passes_are_written_once():
@@ -163,7 +209,7 @@ def test_files_are_short():
 
 
 def test_licence_line_first():
-    for path in [*own_files(), *(ROOT / "tests").glob("*.py"), ROOT / "setup.py"]:
+    for path in [*own_files(), *(ROOT / "tests").glob("*.py"), *BUILD_SCRIPTS]:
         first = next((line for line in path.read_text().splitlines() if not line.startswith("#!")), "")
         assert first.endswith("SPDX-License-Identifier: Apache-2.0"), path
 
@@ -172,18 +218,26 @@ def test_licence_line_first():
 
 
 def test_build_flags():
-    text = (ROOT / "setup.py").read_text()
-    code = "\n".join(line.split("#")[0] for line in text.splitlines())
-    assert not FORBIDDEN_FLAGS.search(code)
+    for script in BUILD_SCRIPTS:
+        code = "\n".join(line.split("#")[0] for line in script.read_text().splitlines())
+        assert not FORBIDDEN_FLAGS.search(code), script
     flags = setup_value("COMPILE_ARGS")
     assert "-ffp-contract=off" in flags and "-fvisibility=hidden" in flags
+    flags = setup_value("NVCC_ARGS")
+    assert "-fmad=false" in flags
+    host = next(f for f in flags if f.startswith("-Xcompiler=")).removeprefix("-Xcompiler=").split(",")
+    assert {"-ffp-contract=off", "-fvisibility=hidden", "-fPIC"} <= set(host)
     for path in SOURCES:
         assert not re.search(r"pragma\s+STDC\s+FP_CONTRACT\s+ON|fast-math|optimize\(", code_of(path)), path
 
 
 def test_every_source_is_built():
-    compiled = sorted(str(p.relative_to(ROOT)) for p in SOURCES if p.suffix == ".cpp")
-    assert sorted(s for s in setup_value("SOURCES") if s.endswith(".cpp")) == compiled
+    """But the executor, which only tests build."""
+    sources = setup_value("SOURCES") + setup_value("CUDA_HOST_SOURCES")
+    compiled = sorted(
+        str(p.relative_to(ROOT)) for p in SOURCES if p.suffix == ".cpp" and layer_of(p) != "simt"
+    )
+    assert sorted(sources) == compiled
 
 
 # Machine code. A function of a library, or an inline one of ours, that is compiled within a target region

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../ops/forced.h"
 #include "../ops/registry.h"
 
 namespace py = pybind11;
@@ -20,8 +21,10 @@ py::dict build_info() {
   d["compiler"] = "gcc " __VERSION__;
 #endif
 #ifdef FUSEDRAW_CUDA_ARCHS
+  d["nvcc"] = FUSEDRAW_NVCC_VERSION;
   d["cuda_archs"] = FUSEDRAW_CUDA_ARCHS;
 #else
+  d["nvcc"] = "";
   d["cuda_archs"] = "";
 #endif
   return d;

@@ -30,11 +30,17 @@ FD_FN bool mask_allows(const MaskView& m, int64_t row, int64_t id) {
   return word >> (id & 31) & 1u;
 }
 
-// float64 [1 or B, 5]; row_stride 0 broadcasts.
+// float64 [1 or B, 5]; row_stride 0 broadcasts. A CUDA call may bring the one row of all by value
+// instead (data null); CPU engines read `data` alone.
 struct ParamsView {
   const double* data = nullptr;
   int64_t row_stride = 0;
+  double row[kParamColumns] = {};
 };
+
+FD_FN double params_value(const ParamsView& p, int64_t row, int column) {
+  return p.data == nullptr ? p.row[column] : p.data[row * p.row_stride + column];
+}
 
 // uint64 [B, 2] = (seed, offset).
 struct KeysView {
@@ -82,8 +88,9 @@ struct SampleCall {
 struct SoftmaxCall {
   RowsView x;
   MaskView mask;
-  const double* temperature = nullptr;
+  const double* temperature = nullptr;  // null (CUDA only): temperature_value for all rows
   int64_t temperature_stride = 0;
+  double temperature_value = 1.0;
   bool log = false;
   float* out = nullptr;  // [B, V], contiguous
   uint8_t* status = nullptr;

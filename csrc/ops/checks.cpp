@@ -3,12 +3,21 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
+
 namespace fusedraw {
 namespace {
 
 using torch::headeronly::ScalarType;
 
 const char* dtype_text(ScalarType t) { return torch::headeronly::toString(t); }
+
+std::string device_text(const Device& d) {
+  const auto index = [&] { return d.index() < 0 ? "" : ":" + std::to_string(d.index()); };
+  if (d.type() == torch::headeronly::DeviceType::CPU) return "cpu";
+  if (d.type() == torch::headeronly::DeviceType::CUDA) return "cuda" + index();
+  return "device type " + std::to_string(int(d.type())) + index();
+}
 
 const char* status_text(uint8_t s) {
   switch (s) {
@@ -54,6 +63,12 @@ std::string shape_text(const Tensor& t) {
   return s + "]";
 }
 
+void check_device(const char* op, const char* name, const Tensor& t, const Device& device) {
+  const Device own = t.device();
+  FUSEDRAW_CHECK(own == device, op, ": ", name, " must be on ", device_text(device),
+                 " like the rest, got ", device_text(own));
+}
+
 Tensor checked_rows(const char* op, const char* name, const Tensor& x) {
   const ScalarType t = x.scalar_type();
   FUSEDRAW_CHECK(t == ScalarType::Float || t == ScalarType::BFloat16 || t == ScalarType::Half, op,
@@ -79,10 +94,11 @@ RowsView rows_view(const Tensor& x) {
 }
 
 MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const RowsView& x,
-                      Tensor& hold) {
+                      const Device& device, Tensor& hold) {
   MaskView m;
   if (!mask.has_value()) return m;
   const Tensor& t = *mask;
+  check_device(op, "mask", t, device);
   const bool bits = t.scalar_type() == ScalarType::Int;
   FUSEDRAW_CHECK(bits || t.scalar_type() == ScalarType::Bool, op,
                  ": mask must be bool (True = allowed) or int32 words (bit set = allowed), got ",
@@ -100,19 +116,28 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
   return m;
 }
 
-ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, Tensor& hold) {
+ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
+                          Tensor& hold) {
   FUSEDRAW_CHECK(params.scalar_type() == ScalarType::Double && params.dim() == 2 &&
                      (params.size(0) == 1 || params.size(0) == rows) &&
                      params.size(1) == kParamColumns,
                  op, ": params must be float64 [1 or ", rows, ", 5], got ", shape_text(params));
   hold = params.is_contiguous() ? params : torch::stable::contiguous(params);
+  const double* data = static_cast<const double*>(hold.const_data_ptr());
   ParamsView v;
-  v.data = static_cast<const double*>(hold.const_data_ptr());
   v.row_stride = params.size(0) == 1 ? 0 : kParamColumns;
+  if (v.row_stride == 0 && params.is_cpu()) {
+    std::copy_n(data, kParamColumns, v.row);
+    if (device != params.device()) return v;
+  }
+  check_device(op, "params", params, device);
+  v.data = data;
   return v;
 }
 
-KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, Tensor& hold) {
+KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,
+                      Tensor& hold) {
+  check_device(op, "keys", keys, device);
   FUSEDRAW_CHECK(
       (keys.scalar_type() == ScalarType::Long || keys.scalar_type() == ScalarType::UInt64) &&
           keys.dim() == 2 && keys.size(0) == rows && keys.size(1) == 2,

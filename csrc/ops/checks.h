@@ -13,6 +13,7 @@
 
 namespace fusedraw {
 
+using torch::stable::Device;
 using torch::stable::Tensor;
 
 // Unlike torch's own check macro, the message is the text alone, without a C++ location.
@@ -37,18 +38,22 @@ Mode parse_mode(int64_t mode);
 Mode parse_softmax_mode(int64_t mode);
 
 std::string shape_text(const Tensor& t);
+void check_device(const char* op, const char* name, const Tensor& t, const Device& device);
 // A 2-D tensor of float32, bfloat16 or float16 with unit column stride (copied if it has none).
 Tensor checked_rows(const char* op, const char* name, const Tensor& x);
 RowsView rows_view(const Tensor& x);
-// `hold` keeps a converted copy alive.
+// On `device`, the rows' own. `hold` keeps a converted copy alive.
 MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const RowsView& x,
+                      const Device& device, Tensor& hold);
+// One row may come from the CPU to any device: its values are then in the view, and no data.
+ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
+                          Tensor& hold);
+KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,
                       Tensor& hold);
-ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, Tensor& hold);
-KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, Tensor& hold);
 // A float64 or int64 vector of length 1 or `rows`; returns the stride to walk it with.
 int64_t checked_vector(const char* op, const char* name, const Tensor& t, int64_t rows,
                        torch::headeronly::ScalarType dtype);
-// Throws when `raise` and some row is bad.
+// Throws when some row is bad. `status` is host memory.
 void raise_bad_rows(const char* op, const uint8_t* status, int64_t rows);
 
 }  // namespace fusedraw

@@ -64,9 +64,4 @@ const Engine& current_engine() {
   return *e;
 }
 
-std::vector<ForcedNoise>& forced_noise() {
-  static std::vector<ForcedNoise> list;
-  return list;
-}
-
 }  // namespace fusedraw

@@ -17,7 +17,4 @@ void set_engine(const std::string& name);
 // Reads FUSEDRAW_ISA once; throws like set_engine.
 void choose_engine_from_environment();
 
-// Noise that tests put in place of the generator's; empty outside tests. Not synchronised.
-std::vector<ForcedNoise>& forced_noise();
-
 }  // namespace fusedraw

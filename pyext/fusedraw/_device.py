@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the kernels run. Rows on a device without kernels of ours are drawn by the CPU kernels and sent back.
+"""Where the kernels run: on the CPU, and on CUDA devices in a build with CUDA code (CUDA_ARCHS). Rows on
+any other device are drawn by the CPU kernels and sent back.
 
 The law is the same on every device, so the detour costs time (two copies and a sync) and changes no bit.
 """
@@ -13,7 +14,8 @@ from torch import Tensor
 from . import _C
 
 CUDA_ARCHS = tuple(_C.build_info()["cuda_archs"].replace(",", " ").split())
-KERNEL_DEVICES = {"cpu", "meta", *(("cuda",) if CUDA_ARCHS else ())}
+HAS_CUDA = bool(CUDA_ARCHS)
+KERNEL_DEVICES = {"cpu", "meta", *(("cuda",) if HAS_CUDA else ())}
 
 _warned = False
 
@@ -25,6 +27,11 @@ def kernel_device(device: torch.device) -> torch.device:
     if not torch.compiler.is_compiling():
         _warn_once(device)
     return torch.device("cpu")
+
+
+def is_plain(x) -> bool:
+    """Whether `x` is a tensor as such (no subclass, no fake) on a device with kernels of ours."""
+    return x.__class__ is Tensor and (x.is_cpu or (HAS_CUDA and x.is_cuda))
 
 
 def move(device: torch.device, *values):

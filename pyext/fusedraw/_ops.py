@@ -34,7 +34,8 @@ _UNIFORM_ABOVE = 2.0**64  # law: such a temperature counts as inf
 
 @register_fake("fusedraw::sample")
 def _fake_sample(logits, params, keys, mask, mode, outputs, top_n):
-    _check_devices("sample", logits, params, keys, mask)
+    _check_devices("sample", logits, keys, mask)
+    _check_by_value("sample", logits, params)
     rows = logits.shape[0]
     out = [logits.new_empty((rows,), dtype=torch.int64)]
     for bit, dtype in enumerate(_OUTPUT_DTYPES):
@@ -68,14 +69,16 @@ def _fake_row_keys(logits, seed, step):
 
 @register_fake("fusedraw::softmax")
 def _fake_softmax(logits, temperature, mask, mode):
-    _check_devices("softmax", logits, temperature, mask)
+    _check_devices("softmax", logits, mask)
+    _check_by_value("softmax", logits, temperature)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     return logits.new_empty(logits.shape, dtype=dtype), _fake_status(logits)
 
 
 @register_fake("fusedraw::filter")
 def _fake_filter(x, params, mask, mode, kind):
-    _check_devices("filter", x, params, mask)
+    _check_devices("filter", x, mask)
+    _check_by_value("filter", x, params)
     dtype = torch.float32 if kind == _RENORM else x.dtype
     return x.new_empty(x.shape, dtype=dtype), _fake_status(x)
 
@@ -91,6 +94,12 @@ def _check_devices(op, first, *others):
     for other in others:
         if other is not None and other.device != first.device:
             raise RuntimeError(f"{op}: all tensors must be on {first.device}, got one on {other.device}")
+
+
+def _check_by_value(op, x, params):
+    """Parameters lie where the rows lie; one row of them may be on the CPU beside CUDA rows."""
+    if not (x.device.type == "cuda" and params.device.type == "cpu" and params.shape[0] == 1):
+        _check_devices(op, x, params)
 
 
 def _fake_status(x):
@@ -114,6 +123,8 @@ def _softmax_backward(ctx, grad, _):
     """
     out, status, temperature = ctx.saved_tensors
     t = temperature.to(torch.float32).to(torch.float64).reshape(-1, 1)
+    if t.device != out.device:  # one number on the CPU: as a 0-D tensor it goes along without a copy
+        t = out.new_ones((1, 1), dtype=torch.float64) * t.reshape(())
     live = (status == 0).reshape(-1, 1) & (t > 0) & (t <= _UNIFORM_ABOVE)
     # 1 / T of a subnormal T is beyond float32: capped, as the law caps its own factor, so that 0 * scale
     # stays 0.

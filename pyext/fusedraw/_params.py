@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ._checks import check_check, check_choice, check_device, dtype_name, listing
+from ._device import is_plain
 
 COLUMNS = ("temperature", "top_p", "min_p", "mix_eps", "top_k")
 NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "min_p": 0.0, "mix_eps": 0.0, "top_k": 0}
@@ -48,15 +49,17 @@ class HasTensor(Exception):
 class Plan:
     """Parameters and options of a call, checked and packed; parameters that are all numbers."""
 
-    __slots__ = ("bare", "cpu_mode", "names", "outputs", "params", "top_n")
+    __slots__ = ("bare", "cpu_mode", "device_mode", "names", "outputs", "params", "top_n")
 
     def __init__(self, values, mode, outputs, top_n, names, check):
         self.cpu_mode = mode if check == "status" else mode | MODE_RAISE
+        self.device_mode = mode | MODE_RAISE if check == "raise" else mode
         self.outputs = outputs
         self.top_n = top_n
         self.names = names
         self.bare = len(names) == 1
-        # Kept for the life of the process, whatever mode the first call runs in.
+        # On the CPU for every device: one row goes to a kernel by value. Kept for the life of the process,
+        # whatever mode the first call runs in.
         with torch.inference_mode(False):
             self.params = torch.tensor([values], dtype=torch.float64, device="cpu")
 
@@ -182,12 +185,16 @@ def check_lengths(op: str, values, rows: int, device: torch.device, names=COLUMN
 
 
 def pack_values(x: Tensor, values) -> Tensor:
-    """float64 [1 or B, len(values)] on the device of `x` [B, V], from checked numbers and tensors."""
-    length = 1
+    """float64 [1 or B, len(values)] from checked numbers and tensors, on the device of `x` [B, V], or one
+    row on the CPU for CUDA rows: a copy of numbers to the device would wait for it.
+    """
+    length, tensors = 1, False
     for value in values:
-        if isinstance(value, Tensor) and value.numel() != 1:
-            length = x.shape[0]
-    if x.__class__ is Tensor and x.is_cpu and not torch.compiler.is_compiling():
+        if isinstance(value, Tensor):
+            tensors = True
+            if value.numel() != 1:
+                length = x.shape[0]
+    if is_plain(x) and not torch.compiler.is_compiling() and (x.is_cpu or not tensors):
         numbers_only = [0.0 if isinstance(value, Tensor) else value for value in values]
         packed = torch.tensor([numbers_only], dtype=torch.float64, device="cpu")
         if length != 1:

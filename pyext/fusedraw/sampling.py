@@ -17,7 +17,7 @@ from ._checks import (
     refusal,
     should_raise,
 )
-from ._device import kernel_device, move
+from ._device import HAS_CUDA, is_plain, kernel_device, move
 from ._ops import sample as sample_op
 from ._params import (
     MODE_RAISE,
@@ -114,6 +114,10 @@ def sample(
         check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no
             sync): it gets id -1 and a status. In a compiled graph "raise" raises the op's RuntimeError.
 
+    On CUDA nothing waits for the device but check="raise" and returns=("kept",), whose answer it has to see,
+    and what the caller brings from the CPU: a `generator` of it. A CUDA graph can capture the call; numbers
+    are constants of the graph, tensors (keys, parameters, mask, seed, step) are read at replay.
+
     Each of temperature, top_k, top_p, min_p and mix_eps is a number or a tensor of length 1 or B on the
     device of `logits` and is rounded to float32 first; numbers out of range raise, tensors give the status
     BAD_PARAM.
@@ -196,24 +200,27 @@ class Sampler:
         returns = names_tuple("Sampler", returns)
         self._options = (mix_support, filter_order, ties, domain, returns, top_n, check)
         mode, self._outputs, self._names, self._top_n = pack_options("Sampler", *self._options)
-        self._mode = mode if check == "status" else mode | MODE_RAISE
+        self._cpu_mode = mode if check == "status" else mode | MODE_RAISE
+        self._device_mode = mode | MODE_RAISE if check == "raise" else mode
         self._bare = len(self._names) == 1
-        # Packed for the fast path: numbers, or tensors that lie on the CPU.
-        self._params = None
-        if not any(isinstance(v, Tensor) for v in values):
+        # Packed for the fast path: numbers, for rows on any device, or tensors, for rows beside them.
+        self._params = self._home = None
+        tensors = [v for v in self._values if isinstance(v, Tensor)]
+        if not tensors:
             try:
                 self._params = cached_plan("sample", *values, *self._options).params
             except HasTensor:  # fakes are being made: packed anew in each call
                 self._params = None
-        elif all(v.device.type == "cpu" for v in values if isinstance(v, Tensor)):
-            lengths = {v.numel() for v in values if isinstance(v, Tensor)} - {1}
+        elif all(is_plain(v) for v in tensors):
+            lengths = {v.numel() for v in tensors} - {1}
             if len(lengths) > 1:
                 raise ValueError(
                     f"Sampler: tensors must have length 1 or one common B, got {sorted(lengths)}"
                 )
             rows = lengths.pop() if lengths else 1
-            check_lengths("Sampler", values, rows, torch.device("cpu"))
-            self._params = pack_values(torch.empty((rows, 1), device="cpu"), values)
+            self._home = tensors[0].device
+            check_lengths("Sampler", self._values, rows, self._home)
+            self._params = pack_values(torch.empty((rows, 1), device=self._home), self._values)
 
     def __call__(self, logits: Tensor, *, keys=None, mask=None, seed=None, step=0, generator=None):
         """What `sample` gives for these arguments and the sampler's own."""
@@ -221,10 +228,11 @@ class Sampler:
             self._params is not None
             and not is_compiling()
             and logits.__class__ is Tensor
-            and logits.is_cpu
+            and (logits.is_cpu or (HAS_CUDA and logits.is_cuda))
+            and (self._home is None or self._home == logits.device)
             and logits.dim() == 2
-            and (mask is None or (mask.__class__ is Tensor and mask.is_cpu))
-            and (keys is None or (keys.__class__ is Tensor and keys.is_cpu))
+            and (mask is None or mask.__class__ is Tensor)
+            and (keys is None or keys.__class__ is Tensor)
         ):
             try:
                 if keys is None:
@@ -233,7 +241,8 @@ class Sampler:
                     keys = make_keys("sample", logits, seed, step, generator)
                 elif seed is not None or generator is not None or step.__class__ is not int or step:
                     reject_beside_keys("sample", seed, step, generator)
-                out = sample_op(logits, self._params, keys, mask, self._mode, self._outputs, self._top_n)
+                mode = self._cpu_mode if logits.is_cpu else self._device_mode
+                out = sample_op(logits, self._params, keys, mask, mode, self._outputs, self._top_n)
             except RuntimeError as error:
                 failure = error
             else:
@@ -249,15 +258,16 @@ class Sampler:
 
 
 def _draw(op, x, values, options, mask, keys, seed, step, generator):
-    """Plain numbers and plain tensors on the CPU: one cache look-up and one op. All else: _draw_any."""
+    """Plain numbers and plain tensors on a device of ours: one cache look-up and one op, which checks devices
+    and shapes. All else: _draw_any."""
     plan = None
     if (
         not is_compiling()
         and x.__class__ is Tensor
-        and x.is_cpu
+        and (x.is_cpu or (HAS_CUDA and x.is_cuda))
         and x.dim() == 2
-        and (mask is None or (mask.__class__ is Tensor and mask.is_cpu))
-        and (keys is None or (keys.__class__ is Tensor and keys.is_cpu))
+        and (mask is None or mask.__class__ is Tensor)
+        and (keys is None or keys.__class__ is Tensor)
     ):
         try:
             plan = cached_plan(op, *values, *options)
@@ -272,7 +282,8 @@ def _draw(op, x, values, options, mask, keys, seed, step, generator):
             keys = make_keys(op, x, seed, step, generator)
         elif seed is not None or generator is not None or step.__class__ is not int or step:
             reject_beside_keys(op, seed, step, generator)
-        out = sample_op(x, plan.params, keys, mask, plan.cpu_mode, plan.outputs, plan.top_n)
+        mode = plan.cpu_mode if x.is_cpu else plan.device_mode
+        out = sample_op(x, plan.params, keys, mask, mode, plan.outputs, plan.top_n)
     except RuntimeError as error:
         failure = error
     else:

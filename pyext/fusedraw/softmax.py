@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._checks import PROB_DTYPES, call, check_check, check_mask, check_rows, should_raise
-from ._device import kernel_device, move
+from ._device import is_plain, kernel_device, move
 from ._ops import softmax as softmax_op
 from ._params import MODE_RAISE, check_lengths, check_value, pack_values
 
@@ -20,7 +20,7 @@ def softmax(logits: Tensor, temperature=1.0, *, mask=None, check=None) -> Tensor
 
     Args:
         logits: [B, V] or [V] float32, bfloat16, float16 (the bits of docs/law.md) or float64 (within 1e-12 of
-            the formula).
+            the formula, computed on the CPU wherever the rows are: for gradient checks).
         temperature: number or tensor of length 1 or B, >= 0. 0 gives the one-hot of the first maximum, inf
             the uniform law over the finite logits.
         mask: bool [V] or [B, V], True = allowed, or int32 words with one bit per token. Others get
@@ -57,8 +57,7 @@ def _softmax(op, logits, temperature, mask, check, mode):
     device = kernel_device(home)
     if device != home:
         x, temperature, mask = move(device, x, temperature, mask)
-    plain = x.__class__ is Tensor and x.is_cpu and isinstance(temperature, float)
-    if plain and not torch.compiler.is_compiling():
+    if is_plain(x) and isinstance(temperature, float) and not torch.compiler.is_compiling():
         params = _packed(temperature)
     else:
         params = pack_values(x, (temperature,)).reshape(-1)

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The engine's entry points: what does not depend on the dtype, and the choice of those that do.
+#include "keys.cuh"
+#include "launchers.cuh"
+
+namespace fusedraw::cuda {
+namespace {
+
+const TypedLaunchers& typed(const RowsView& x) {
+  switch (x.dtype) {
+    case DType::kBFloat16:
+      return bfloat16_launchers();
+    case DType::kFloat16:
+      return float16_launchers();
+    default:
+      return float32_launchers();
+  }
+}
+
+}  // namespace
+
+int64_t sample_workspace(const SampleCall& call) { return sample_space(call, nullptr).bytes; }
+const char* launch_sample(const SampleCall& call, void* workspace, void* stream) {
+  return typed(call.x).sample(call, workspace, stream);
+}
+const char* launch_kept_offsets(const int64_t* n_kept, int64_t rows, int64_t* offsets,
+                                void* stream) {
+  return launch(kept_offsets_kernel, dim3(1), kThreads, static_cast<Stream>(stream), n_kept, rows,
+                offsets);
+}
+const char* launch_kept_ids(const SampleCall& call, const void* workspace, const int64_t* offsets,
+                            int32_t* ids, void* stream) {
+  return typed(call.x).kept_ids(call, workspace, offsets, ids, stream);
+}
+
+int64_t softmax_workspace(const SoftmaxCall& call) { return softmax_space(call, nullptr).bytes; }
+const char* launch_softmax(const SoftmaxCall& call, void* workspace, void* stream) {
+  return typed(call.x).softmax(call, workspace, stream);
+}
+
+int64_t filter_workspace(const FilterCall& call) { return filter_space(call, nullptr).bytes; }
+const char* launch_filter(const FilterCall& call, void* workspace, void* stream) {
+  return typed(call.x).filter(call, workspace, stream);
+}
+
+int64_t multinomial_workspace(const MultinomialCall& call) {
+  if (call.num_samples == 1) return sample_workspace(as_sample(call));
+  return plan_draws(call, nullptr).bytes;
+}
+const char* launch_multinomial(const MultinomialCall& call, void* workspace, void* stream) {
+  if (const char* error = typed(call.x).multinomial(call, workspace, stream)) return error;
+  if (call.x.rows == 0 || !draws_distinct(call)) return nullptr;
+  return launch(arrivals_in_order_kernel, grid_of(call.x.rows), kThreads,
+                static_cast<Stream>(stream), call, plan_draws(call, workspace));
+}
+
+const char* launch_row_keys(int64_t rows, int64_t seed, int64_t step, uint64_t* keys,
+                            void* stream) {
+  if (rows == 0) return nullptr;
+  return launch(row_keys_kernel, grid_of((rows + kThreads - 1) / kThreads), kThreads,
+                static_cast<Stream>(stream), rows, seed, step, keys);
+}
+const char* launch_derive_keys(const KeyParts& parts, int64_t rows, uint64_t* keys, void* stream) {
+  if (rows == 0) return nullptr;
+  return launch(derive_keys_kernel, grid_of((rows + kThreads - 1) / kThreads), kThreads,
+                static_cast<Stream>(stream), parts, rows, keys);
+}
+
+}  // namespace fusedraw::cuda

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// What kernels may use of CUDA. nvcc gets CUDA itself; a host compiler gets the executor of
+// csrc/simt, which supplies the same names (threadIdx, __syncthreads, __shfl_*_sync, ...).
+//
+// This is the only file of csrc/cuda that knows which compiler reads it. Memory is touched through
+// load_*, store_* and atomic_* alone: the executor checks and counts each of them.
+#pragma once
+
+#include "../core/config.h"
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime.h>
+
+#define FD_DEVICE static __device__ __forceinline__
+// A function called at several places or with many live values of its own: kept out of line.
+#define FD_DEVICE_CALL static __device__ __forceinline__
+
+namespace fusedraw::cuda {
+
+struct alignas(16) Vec16 {
+  uint32_t w[4];
+};
+
+template <typename T>
+FD_DEVICE T load_global(const T* p) {
+  return *p;
+}
+// 16 bytes at a multiple of 16.
+FD_DEVICE Vec16 load_global16(const void* p) {
+  const uint4 v = *static_cast<const uint4*>(p);
+  return {v.x, v.y, v.z, v.w};
+}
+template <typename T>
+FD_DEVICE void store_global(T* p, T v) {
+  *p = v;
+}
+// 16 bytes to a multiple of 16.
+FD_DEVICE void store_global16(void* p, Vec16 v) {
+  *static_cast<uint4*>(p) = make_uint4(v.w[0], v.w[1], v.w[2], v.w[3]);
+}
+template <typename T>
+FD_DEVICE T load_shared(const T* p) {
+  return *p;
+}
+template <typename T>
+FD_DEVICE void store_shared(T* p, T v) {
+  *p = v;
+}
+
+// On global or shared memory; each returns what was there before. Integers only.
+FD_DEVICE uint32_t atomic_add(uint32_t* p, uint32_t v) { return atomicAdd(p, v); }
+FD_DEVICE uint64_t atomic_add(uint64_t* p, uint64_t v) {
+  return atomicAdd(reinterpret_cast<unsigned long long*>(p), v);
+}
+FD_DEVICE uint32_t atomic_or(uint32_t* p, uint32_t v) { return atomicOr(p, v); }
+FD_DEVICE uint32_t atomic_max(uint32_t* p, uint32_t v) { return atomicMax(p, v); }
+FD_DEVICE uint64_t atomic_min(uint64_t* p, uint64_t v) {
+  return atomicMin(reinterpret_cast<unsigned long long*>(p), v);
+}
+
+// t + u rounded towards -inf.
+FD_DEVICE float add_round_down(float t, float u) { return __fadd_rd(t, u); }
+// RNE(y) for 0 <= y < 2^32.
+FD_DEVICE uint32_t round_to_uint(float y) { return __float2uint_rn(y); }
+// About 2^t, relative error at most 2^-22; results below 2^-126 may be 0. For bounds only.
+FD_DEVICE float rough_exp2(float t) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(t));
+  return y;
+}
+// The larger one; of a NaN and a number, the number.
+FD_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
+FD_DEVICE bool unordered(float a, float b) { return !(a >= b) && !(a < b); }
+// v, but the compiler does not know that: what is computed from it stays behind this point.
+FD_DEVICE uint32_t opaque(uint32_t v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+// The value of a float16, exactly.
+FD_DEVICE float half_to_float(uint16_t bits) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
+  return y;
+}
+
+using Stream = cudaStream_t;
+
+template <typename... Parameters, typename... Arguments>
+const char* launch(void (*kernel)(Parameters...), dim3 grid, int threads, Stream stream,
+                   const Arguments&... arguments) {
+  kernel<<<grid, threads, 0, stream>>>(arguments...);
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+// With dynamic shared memory: see FD_DYNAMIC_SHARED.
+template <typename... Parameters, typename... Arguments>
+const char* launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared_bytes,
+                   Stream stream, const Arguments&... arguments) {
+  constexpr size_t kWithoutAsking = 48 * 1024;  // more must be asked for, kernel by kernel
+  cudaError_t error = cudaSuccess;
+  if (shared_bytes > kWithoutAsking)
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 int(shared_bytes));
+  if (error == cudaSuccess) {
+    kernel<<<grid, threads, shared_bytes, stream>>>(arguments...);
+    error = cudaGetLastError();
+  }
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+}  // namespace fusedraw::cuda
+
+// An array in shared memory, known to the whole block.
+#define FD_SHARED(T, name, n)     \
+  __shared__ T name##_storage[n]; \
+  const ::fusedraw::cuda::Shared<T> name(name##_storage)
+
+// The launch's dynamic shared memory, as elements T, 16-byte aligned. One memory for all of these.
+#define FD_DYNAMIC_SHARED(T, name)                                         \
+  extern __shared__ __align__(16) unsigned char fusedraw_dynamic_shared[]; \
+  const ::fusedraw::cuda::Shared<T> name(reinterpret_cast<T*>(fusedraw_dynamic_shared))
+
+#else
+#include "../simt/platform.h"
+#endif

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reductions over a warp and over a thread block. All are of integers (floats as order-preserving
+// integers), so their order does not matter. Those over a block hold barriers: every thread calls.
+#pragma once
+
+#include "tuning.cuh"
+
+namespace fusedraw::cuda {
+
+FD_DEVICE int lane_id() { return int(threadIdx.x) % kLanes; }
+FD_DEVICE int warp_id() { return int(threadIdx.x) / kLanes; }
+
+FD_DEVICE uint32_t shuffle_xor(uint32_t v, int mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
+FD_DEVICE uint64_t shuffle_xor(uint64_t v, int mask) {
+  return uint64_t(shuffle_xor(uint32_t(v >> 32), mask)) << 32 | shuffle_xor(uint32_t(v), mask);
+}
+FD_DEVICE float shuffle_xor(float v, int mask) { return float_of(shuffle_xor(bits_of(v), mask)); }
+
+FD_DEVICE uint32_t shuffle_down(uint32_t v, int d) { return __shfl_down_sync(kFullWarp, v, d); }
+FD_DEVICE uint64_t shuffle_down(uint64_t v, int d) {
+  return uint64_t(__shfl_down_sync(kFullWarp, uint32_t(v >> 32), d)) << 32 |
+         __shfl_down_sync(kFullWarp, uint32_t(v), d);
+}
+FD_DEVICE uint64_t from_first_lane(uint64_t v) {
+  return uint64_t(__shfl_sync(kFullWarp, uint32_t(v >> 32), 0)) << 32 |
+         __shfl_sync(kFullWarp, uint32_t(v), 0);
+}
+
+template <typename T>
+FD_DEVICE T warp_sum(T v) {
+#pragma unroll
+  for (int d = kLanes / 2; d > 0; d /= 2) v += shuffle_xor(v, d);
+  return v;
+}
+FD_DEVICE uint32_t warp_max(uint32_t v) {
+#pragma unroll
+  for (int d = kLanes / 2; d > 0; d /= 2) {
+    const uint32_t o = shuffle_xor(v, d);
+    v = v > o ? v : o;
+  }
+  return v;
+}
+
+// What a thread block shares: slots of reductions, and words that any thread may need later but
+// none should hold in registers until then.
+struct Board {
+  Shared<uint64_t> slots;  // [kBoardSize]
+  __device__ Shared<uint64_t> words() const { return slots.at(kSlots); }
+  __device__ uint64_t word(int i) const { return slots.load(kSlots + i); }
+  __device__ u128 wide(int i) const { return u128(word(i + 1)) << 64 | word(i); }
+  // By one thread; a barrier must come before others read.
+  __device__ void put(int i, uint64_t v) const { slots.store(kSlots + i, v); }
+  __device__ void put_wide(int i, u128 v) const {
+    put(i, uint64_t(v));
+    put(i + 1, uint64_t(v >> 64));
+  }
+  static constexpr int kSlots = 2 * kWarps;
+};
+enum BoardWord {
+  // The race and lists: best value so far, an id, a counter.
+  kWordBest,
+  kWordPick,
+  kWordCount,
+  // select_key: what is wanted below the keys ruled out, then what it found.
+  kWordWanted,
+  kWordAbove = kWordWanted + 2,
+  kWordAt = kWordAbove + 2,
+  kWordMost = kWordAt + 2,
+  kWordBefore = kWordMost + 2,
+  kWordBin = kWordBefore + 2,
+  // The row's parameters, as a plan.
+  kWordTopK,
+  kWordPreWeight,
+  kWordPostWeight,
+  kWordTopP,  // and mix_eps
+  kWordFlags,
+  kWordSeed,
+  kWordOffset,
+  // The row, its rule and its list.
+  kWordRow,
+  kWordRowData,
+  kWordCols,
+  kWordRowKind,
+  kWordMask,
+  kWordFarMaxima,
+  kWordRule,
+  kWordRuleKind,
+  kWordList,
+  kWordListState,
+  // What the filters keep, and what was drawn.
+  kWordCut,
+  kWordCutLast,
+  kWordFieldLast,
+  kWordStage,
+  kWordStep,
+  kWordWant,
+  kWordBaseLast,
+  kWordDrawn,
+  kWordExplored,
+  kWordSupport,
+  kWordSum,
+  kWordSumKept = kWordSum + 2,
+  kWordSumAtOne = kWordSumKept + 2,
+  kWordSumG = kWordSumAtOne + 2,
+  kWordSumH = kWordSumG + 2,
+  kWordSumEnd = kWordSumH + 1,
+  kBoardWords
+};
+constexpr int kBoardSize = Board::kSlots + kBoardWords;
+
+FD_DEVICE Board board() {
+  FD_SHARED(uint64_t, board_slots, kBoardSize);
+  return {board_slots};
+}
+
+FD_DEVICE uint32_t block_max(uint32_t v) {
+  v = warp_max(v);
+  __syncthreads();
+  if (lane_id() == 0) board().slots.store(warp_id(), v);
+  __syncthreads();
+  uint32_t all = 0;
+#pragma unroll 1
+  for (int w = 0; w < kWarps; ++w) {
+    const uint32_t o = uint32_t(board().slots.load(w));
+    all = all > o ? all : o;
+  }
+  return all;
+}
+
+FD_DEVICE uint64_t block_sum(uint64_t v) {
+  v = warp_sum(v);
+  __syncthreads();
+  if (lane_id() == 0) board().slots.store(warp_id(), v);
+  __syncthreads();
+  uint64_t all = 0;
+#pragma unroll 1
+  for (int w = 0; w < kWarps; ++w) all += board().slots.load(w);
+  return all;
+}
+
+// Sum over this thread and all later ones.
+template <typename T>
+FD_DEVICE T block_suffix(T v) {
+#pragma unroll
+  for (int d = 1; d < kLanes; d *= 2) {
+    const T o = shuffle_down(v, d);
+    if (lane_id() + d < kLanes) v += o;
+  }
+  __syncthreads();
+  if (lane_id() == 0) board().slots.store(warp_id(), v);
+  __syncthreads();
+#pragma unroll 1
+  for (int w = warp_id() + 1; w < kWarps; ++w) v += T(board().slots.load(w));
+  return v;
+}
+
+// The best of a race: least value, then least id. Values are non-negative doubles, so their bits
+// order as integers. The id is of a block, or of a token within one or within a list.
+struct Arrival {
+  uint64_t value;  // bits
+  uint32_t id;
+  __device__ bool any() const { return id != ~0u; }
+  __device__ bool before(const Arrival& o) const {
+    return value < o.value || (value == o.value && id < o.id);
+  }
+};
+FD_DEVICE Arrival no_arrival() { return {~uint64_t{0}, ~0u}; }
+
+FD_DEVICE Arrival warp_first(Arrival a) {
+#pragma unroll
+  for (int d = kLanes / 2; d > 0; d /= 2) {
+    const Arrival o{shuffle_xor(a.value, d), shuffle_xor(a.id, d)};
+    if (o.before(a)) a = o;
+  }
+  return a;
+}
+
+FD_DEVICE Arrival block_first(Arrival a) {
+  a = warp_first(a);
+  __syncthreads();
+  if (lane_id() == 0) {
+    board().slots.store(2 * warp_id(), a.value);
+    board().slots.store(2 * warp_id() + 1, a.id);
+  }
+  __syncthreads();
+  Arrival best = no_arrival();
+#pragma unroll 1
+  for (int w = 0; w < kWarps; ++w) {
+    const Arrival o{board().slots.load(2 * w), uint32_t(board().slots.load(2 * w + 1))};
+    if (o.before(best)) best = o;
+  }
+  return best;
+}
+
+// Gives every thread what one of them knows.
+FD_DEVICE uint64_t block_broadcast(int from, uint64_t v) {
+  __syncthreads();
+  if (int(threadIdx.x) == from) board().slots.store(0, v);
+  __syncthreads();
+  return board().slots.load(0);
+}
+
+}  // namespace fusedraw::cuda

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where a measure of keys, taken from the largest key down, reaches a target: a radix search over
+// 256 bins, one a thread. Serves lists in shared memory and whole rows, counts and masses alike.
+//
+// Visits the items once for every 8 bits in which keys differ. Sums are integers in two limbs, so
+// the order of the atomics does not matter.
+#pragma once
+
+#include "reduce.cuh"
+
+namespace fusedraw::cuda {
+
+struct Bins {
+  Shared<uint64_t> low, high;  // [kThreads] each: an amount is low + high * 2^22
+};
+FD_DEVICE Bins bins() {
+  FD_SHARED(uint64_t, bins_low, kThreads);
+  FD_SHARED(uint64_t, bins_high, kThreads);
+  return {bins_low, bins_high};
+}
+
+// Adds amounts to the bins of a range of keys.
+struct BinAdder {
+  uint64_t first, last;
+  int shift;
+  __device__ void operator()(uint64_t key, uint64_t amount) const {
+    if (key < first || key > last) return;
+    const int bin = int((key - first) >> shift);
+    bins().low.add(bin, amount & 0x3fffffu);
+    if (amount >> 22 != 0) bins().high.add(bin, amount >> 22);
+  }
+};
+
+FD_DEVICE int bits_needed(uint64_t n) { return n == 0 ? 0 : 64 - __clzll(int64_t(n)); }
+
+// On the board afterwards: kWordAbove, the measure strictly above the key found; kWordAt, that from
+// it to the end of its bin, which is its own unless slack ended the search.
+struct Found {
+  uint64_t key;  // the largest one with at least the target at or above it
+  bool reached;
+};
+
+// visit(add) calls add(key, amount) for every item, by all threads of the block together and
+// without barriers. target(total) is asked once, with the sum over [first, last]. Ends early at a
+// bin boundary where at most `slack` > 0 more than the target lies at or above it.
+template <typename Target, typename Visit>
+FD_DEVICE Found select_key(uint64_t first, uint64_t last, uint32_t slack, Target target,
+                           Visit visit) {
+  const int t = int(threadIdx.x);
+#pragma unroll 1
+  for (int round = 0;; ++round) {  // at most 8: each narrows the range by 8 bits
+    const int width = bits_needed(last - first);
+    const int shift = width > 8 ? width - 8 : 0;
+    __syncthreads();
+    bins().low.store(t, 0);
+    bins().high.store(t, 0);
+    __syncthreads();
+    visit(BinAdder{first, last, shift});
+    __syncthreads();
+    {
+      const uint64_t low = bins().low.load(t), high = bins().high.load(t);
+      const uint64_t from_low = block_suffix(low), from_high = block_suffix(high);
+      const u128 from = (u128(from_high) << 22) + from_low;
+      const u128 above = from - ((u128(high) << 22) + low);
+      if (t == 0) {
+        if (round == 0) {
+          board().put_wide(kWordWanted, target(from));
+          board().put_wide(kWordAbove, 0);
+        }
+        board().put(kWordBin, kThreads);
+      }
+      __syncthreads();
+      const u128 wanted = board().wide(kWordWanted);
+      __syncthreads();
+      if (wanted > above && from >= wanted) {  // one thread at most
+        board().put(kWordBin, uint64_t(t));
+        board().put_wide(kWordWanted, wanted - above);
+        board().put_wide(kWordAbove, board().wide(kWordAbove) + above);
+        board().put_wide(kWordAt, from - above);
+      }
+      __syncthreads();
+    }
+    const uint64_t bin = board().word(kWordBin);
+    if (bin == kThreads) return {0, false};  // less than the target in all
+    first += bin << shift;
+    if (shift == 0 || round == 64) return {first, true};
+    if (slack > 0 && board().wide(kWordAt) <= board().wide(kWordWanted) + slack)
+      return {first, true};
+    const uint64_t end = first + ((uint64_t{1} << shift) - 1);
+    last = end < last ? end : last;
+  }
+}
+
+}  // namespace fusedraw::cuda

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sizes of the CUDA engine. None of them changes a result.
+#pragma once
+
+#include "memory.cuh"
+
+namespace fusedraw::cuda {
+
+constexpr int kLanes = 32;
+constexpr uint32_t kFullWarp = 0xffffffffu;
+// 4 blocks of 256 threads fill half of a Hopper SM at 64 registers a thread.
+constexpr int kThreads = 256, kWarps = kThreads / kLanes, kResident = 4;
+// Tokens of a noise block that one lane holds.
+constexpr int kPerLane = kBlock / kLanes;
+static_assert(kThreads == kBlock, "one thread a token of a noise block, one a bin");
+// Noise blocks that a warp loads before it works on them, 32 bytes a lane, and those that a thread
+// block then holds: a tile. Half of a Hopper SM's threads then have 32 KB on the way.
+template <typename T>
+constexpr int kBatch = 32 / (kPerLane * int(sizeof(T)));
+template <typename T>
+constexpr int kTileBlocks = kWarps * kBatch<T>;
+constexpr int kMaxTileBlocks = 16;
+// Groups of tokens that each thread of a tile knows the maxima of: from these comes a list's first
+// threshold.
+constexpr int kGroups = 4;
+
+// Block maxima kept in shared memory: V up to 262144. More go to the workspace.
+constexpr int kSharedBlocks = 1024;
+// Candidates. A tile is added in steps of 1024 tokens when room is short.
+constexpr int kListCapacity = 2560, kListStep = 1024, kListWant = 1024;
+static_assert(kListWant + kListWant / 4 + kListStep <= kListCapacity, "a step fits after a raise");
+constexpr int64_t kMaxListed = (int64_t{1} << 32) - 1;  // longer rows have ids that no list holds
+constexpr int kShortList = 256;  // kept tokens that race as a list, one a thread
+
+// Below kSplitBelow rows, a row is scanned by one thread block for each kSplitBlocks noise blocks.
+constexpr int kSplitBelow = 128, kSplitBlocks = 128, kMaxSplits = 16;
+// Candidates that each of them passes on as ids: 1 % of a bfloat16 row is 655 bytes of 65536.
+constexpr int kPassedOn = 96;
+static_assert(kMaxSplits * kPassedOn <= kListCapacity, "all of them fit the list");
+
+// Noise blocks of a row that a thread block writes, of few rows and of many.
+constexpr int kFewRowsChunk = kWarps, kManyRowsChunk = 8 * kWarps;
+// Draws from one row are shared out over about so many warps: all that a large device can hold.
+constexpr int kDrawingWarps = 8192;
+
+}  // namespace fusedraw::cuda

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "calls.h"
+
+#include <torch/csrc/stable/ops.h>
+
+#include <type_traits>
+
+namespace fusedraw {
+
+Tensor new_tensor(std::initializer_list<int64_t> shape, ScalarType dtype, const Device& device) {
+  const torch::headeronly::IntHeaderOnlyArrayRef sizes(shape.begin(), shape.size());
+  if (device.is_cpu()) return torch::stable::empty(sizes, dtype);
+  return torch::stable::empty(sizes, dtype, std::nullopt, device);
+}
+
+SampleTensors::SampleTensors(const Tensor& logits, const Tensor& params, const Tensor& keys,
+                             const OptionalTensor& mask, int64_t mode_bits, int64_t outputs,
+                             int64_t top_n)
+    : mode(parse_mode(mode_bits)),
+      op(mode.options.probs ? "sample_probs" : "sample"),
+      x(checked_rows(op, mode.options.probs ? "probs" : "logits", logits)),
+      device(x.device()),
+      wants_kept(outputs & kKeptBit),
+      mask_(x),
+      params_(x),
+      keys_(x) {
+  call.x = rows_view(x);
+  const int64_t rows = call.x.rows;
+  call.options = mode.options;
+  call.mask = checked_mask(op, mask, call.x, device, mask_);
+  call.params = checked_params(op, params, rows, device, params_);
+  call.keys = checked_keys(op, keys, rows, device, keys_);
+  FUSEDRAW_CHECK(outputs >= 0 && outputs <= kAllBits && top_n >= 0, op,
+                 ": outputs or top_n out of range: ", outputs, ", ", top_n);
+  FUSEDRAW_CHECK(!mode.options.probs || (!(outputs & kLogitsOnlyBits) && top_n == 0), op,
+                 ": logp_full, logp_raw, entropy, varentropy and top_n need logits");
+  FUSEDRAW_CHECK(!wants_kept || call.x.cols <= INT32_MAX, op,
+                 ": kept ids are int32, V must be below 2^31, got ", call.x.cols);
+
+  results.reserve(4);
+  results.push_back(new_tensor({rows}, ScalarType::Long, device));
+  call.out.ids = data<int64_t>(results[0]);
+  const auto add = [&](int bit, ScalarType dtype, auto*& pointer) {
+    if (!(outputs & bit)) return;
+    results.push_back(new_tensor({rows}, dtype, device));
+    pointer = data<std::remove_reference_t<decltype(*pointer)>>(results.back());
+    if (bit == kStatusBit) status = results.back();
+    if (bit == kNKeptBit) n_kept = results.back();
+  };
+  add(kStatusBit, ScalarType::Byte, call.out.status);
+  add(kLogpBit, ScalarType::Float, call.out.logp);
+  add(kLogpFullBit, ScalarType::Float, call.out.logp_full);
+  add(kLogpRawBit, ScalarType::Float, call.out.logp_raw);
+  add(kEntropyBit, ScalarType::Float, call.out.entropy);
+  add(kVarentropyBit, ScalarType::Float, call.out.varentropy);
+  add(kMarginBit, ScalarType::Float, call.out.margin);
+  add(kNKeptBit, ScalarType::Long, call.out.n_kept);
+  add(kKeptMassBit, ScalarType::Float, call.out.kept_mass);
+  add(kRankBit, ScalarType::Long, call.out.rank);
+  add(kExploredBit, ScalarType::Bool, call.out.explored);
+  if (top_n > 0) {
+    top = {new_tensor({rows, top_n}, ScalarType::Long, device),
+           new_tensor({rows, top_n}, ScalarType::Float, device)};
+    call.out.top_ids = data<int64_t>(top[0]);
+    call.out.top_logps = data<float>(top[1]);
+    call.out.top_n = top_n;
+  }
+}
+
+SoftmaxTensors::SoftmaxTensors(const Tensor& logits, const Tensor& temperature,
+                               const OptionalTensor& mask, const Mode& mode)
+    : op(mode.log ? "log_softmax" : "softmax"),
+      x(checked_rows(op, "logits", logits)),
+      device(x.device()),
+      out(x),
+      status(x),
+      mask_(x) {
+  call.x = rows_view(x);
+  call.mask = checked_mask(op, mask, call.x, device, mask_);
+  call.temperature_stride =
+      checked_vector(op, "temperature", temperature, call.x.rows, ScalarType::Double);
+  const double* t = static_cast<const double*>(temperature.const_data_ptr());
+  const bool one = temperature.size(0) == 1 && temperature.is_cpu();
+  if (one) call.temperature_value = *t;
+  if (!one || device.is_cpu()) {
+    check_device(op, "temperature", temperature, device);
+    call.temperature = t;
+  }
+  call.log = mode.log;
+  out = new_tensor({call.x.rows, call.x.cols}, ScalarType::Float, device);
+  status = new_tensor({call.x.rows}, ScalarType::Byte, device);
+  call.out = data<float>(out);
+  call.status = data<uint8_t>(status);
+}
+
+FilterTensors::FilterTensors(const Tensor& values, const Tensor& params, const OptionalTensor& mask,
+                             const Mode& mode, int64_t kind)
+    : op(kind == 0 ? "mask" : "renorm"),
+      x(checked_rows(op, mode.options.probs ? "probs" : "logits", values)),
+      device(x.device()),
+      out(x),
+      status(x),
+      mask_(x),
+      params_(x) {
+  FUSEDRAW_CHECK(kind == 0 || kind == 1, "filter: kind must be 0 (mask) or 1 (renorm), got ", kind);
+  call.x = rows_view(x);
+  call.options = mode.options;
+  call.mask = checked_mask(op, mask, call.x, device, mask_);
+  call.params = checked_params(op, params, call.x.rows, device, params_);
+  call.renorm = kind == 1;
+  out = new_tensor({call.x.rows, call.x.cols}, call.renorm ? ScalarType::Float : x.scalar_type(),
+                   device);
+  status = new_tensor({call.x.rows}, ScalarType::Byte, device);
+  call.out = out.mutable_data_ptr();
+  call.status = data<uint8_t>(status);
+}
+
+MultinomialTensors::MultinomialTensors(const Tensor& probs, const Tensor& keys, int64_t num_samples,
+                                       bool replacement)
+    : x(checked_rows(op, "input", probs)), device(x.device()), ids(x), status(x), keys_(x) {
+  call.x = rows_view(x);
+  call.keys = checked_keys(op, keys, call.x.rows, device, keys_);
+  FUSEDRAW_CHECK(num_samples > 0 && num_samples <= int64_t(UINT32_MAX), op,
+                 ": num_samples must lie in [1, 2^32), got ", num_samples);
+  call.num_samples = num_samples;
+  call.replacement = replacement;
+  ids = new_tensor({call.x.rows, num_samples}, ScalarType::Long, device);
+  status = new_tensor({call.x.rows}, ScalarType::Byte, device);
+  call.ids = data<int64_t>(ids);
+  call.status = data<uint8_t>(status);
+}
+
+DeriveTensors::DeriveTensors(const Tensor& seed, const Tensor& request_ids,
+                             const Tensor& sample_ids, const Tensor& step)
+    : device(request_ids.device()) {
+  const Tensor* inputs[4] = {&seed, &request_ids, &sample_ids, &step};
+  const char* names[4] = {"seed", "request_ids", "sample_ids", "step"};
+  for (const Tensor* t : inputs)
+    if (t->dim() == 1 && t->size(0) != 1) rows = t->size(0);
+  for (int i = 0; i < 4; ++i) {
+    check_device(op, names[i], *inputs[i], device);
+    stride[i] = checked_vector(op, names[i], *inputs[i], rows, ScalarType::Long);
+    part[i] = static_cast<const int64_t*>(inputs[i]->const_data_ptr());
+  }
+}
+
+Tensor new_row_keys(const Tensor& logits) {
+  FUSEDRAW_CHECK(logits.dim() == 2, "row_keys: logits must be [B, V], got ", shape_text(logits));
+  return new_tensor({logits.size(0), 2}, ScalarType::Long, logits.device());
+}
+
+}  // namespace fusedraw

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+// CUDA implementations: launches on the current stream of the rows' device.
+//
+// Nothing waits for the device, so every operator can be captured in a CUDA graph, but for what the
+// caller asks to see: bad rows to be raised (mode bit 7: the statuses are read back), `kept` (its
+// length is read back), and float64 softmax (computed on the CPU). Parameters that come by value
+// are constants of a captured graph; those in device tensors are read at replay.
+//
+// With FUSEDRAW_SIMT the same operators are those of a test library, fusedraw_simt: host memory is
+// device memory, and launches go to the executor of csrc/simt.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include "../cuda/launch.h"
+#include "calls.h"
+#ifdef FUSEDRAW_SIMT
+#include "forced.h"
+#include "schema.h"
+#else
+#include <torch/csrc/stable/accelerator.h>
+#endif
+
+namespace fusedraw {
+namespace {
+
+using torch::headeronly::DeviceType;
+
+#ifdef FUSEDRAW_SIMT
+struct CurrentStream {
+  explicit CurrentStream(const Device&) {}
+  void* handle() const { return nullptr; }
+};
+constexpr DeviceType kDeviceType = DeviceType::CPU;
+constexpr const char *kDeviceName = "cpu", *kArchs = "the executor";
+
+// As from the CPU to a device: one row goes by value.
+void by_value(ParamsView& p) {
+  if (p.row_stride == 0) p.data = nullptr;
+}
+void by_value(SoftmaxCall& call) {
+  if (call.temperature_stride == 0) call.temperature = nullptr;
+}
+#else
+// Makes a device the current one for its lifetime; the stream is the one that torch uses there.
+class CurrentStream {
+ public:
+  explicit CurrentStream(const Device& device)
+      : guard_(device.index()),
+        stream_(torch::stable::accelerator::getCurrentStream(device.index())) {}
+  void* handle() const { return stream_.nativeHandle(); }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  torch::stable::accelerator::Stream stream_;
+};
+constexpr DeviceType kDeviceType = DeviceType::CUDA;
+constexpr const char *kDeviceName = "cuda", *kArchs = FUSEDRAW_CUDA_ARCHS;
+
+void by_value(const ParamsView&) {}
+void by_value(const SoftmaxCall&) {}
+template <typename Call>
+void use_forced_noise(const Call&) {}
+#endif
+
+constexpr int64_t kAlignment = 256;  // of a workspace
+
+// Where the launches of one operator go.
+class Launch {
+ public:
+  Launch(const char* op, const Device& device) : op_(op), device_(on_device(op, device)) {}
+
+  void* stream() const { return stream_.handle(); }
+
+  // Freed with this object: torch's allocator gives it to later work of the same stream only.
+  void* workspace(int64_t bytes) {
+    if (bytes == 0) return nullptr;
+    const Tensor t = new_tensor({bytes + kAlignment}, ScalarType::Byte, device_);
+    workspace_.push_back(t);
+    const uintptr_t p = reinterpret_cast<uintptr_t>(t.mutable_data_ptr());
+    return reinterpret_cast<void*>((p + kAlignment - 1) & ~uintptr_t(kAlignment - 1));
+  }
+
+  // Not "op: ...", by which Python knows a mistake of the caller.
+  void check(const char* error) const {
+    if (error != nullptr)
+      fail("fusedraw: a kernel of ", op_, " was not launched: ", error, " (built for ", kArchs,
+           ")");
+  }
+
+ private:
+  static const Device& on_device(const char* op, const Device& device) {
+    FUSEDRAW_CHECK(device.type() == kDeviceType, op, ": rows must be on ", kDeviceName,
+                   " like the rest");
+    return device;
+  }
+
+  const char* op_;
+  Device device_;
+  CurrentStream stream_{device_};
+  std::vector<Tensor> workspace_;
+};
+
+// Waits for the device.
+Tensor to_host(const Tensor& t) { return torch::stable::to(t, Device(DeviceType::CPU)); }
+
+void raise_bad_device_rows(const char* op, const Tensor& status) {
+  const Tensor host = to_host(status);
+  raise_bad_rows(op, static_cast<const uint8_t*>(host.const_data_ptr()), host.numel());
+}
+
+// ids and offsets of the kept sets. Waits for the device to know how many there are.
+void store_kept(const SampleTensors& t, const Launch& launch, const void* workspace,
+                std::vector<Tensor>& results) {
+  const int64_t rows = t.call.x.rows;
+  Tensor offsets = new_tensor({rows + 1}, ScalarType::Long, t.device);
+  if (rows == 0)
+    torch::stable::zero_(offsets);
+  else
+    launch.check(cuda::launch_kept_offsets(t.call.out.n_kept, rows, data<int64_t>(offsets),
+                                           launch.stream()));
+  const Tensor last = to_host(torch::stable::narrow(offsets, 0, rows, 1));
+  const int64_t n = *static_cast<const int64_t*>(last.const_data_ptr());
+  Tensor ids = new_tensor({n}, ScalarType::Int, t.device);
+  if (n > 0)
+    launch.check(cuda::launch_kept_ids(t.call, workspace, data<int64_t>(offsets),
+                                       data<int32_t>(ids), launch.stream()));
+  results.push_back(ids);
+  results.push_back(offsets);
+}
+
+std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, const Tensor& keys,
+                                OptionalTensor mask, int64_t mode_bits, int64_t outputs,
+                                int64_t top_n) {
+  SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n);
+  Launch launch(t.op, t.device);
+  const int64_t rows = t.call.x.rows;
+  if (t.mode.raise && !t.status) {
+    t.status = new_tensor({rows}, ScalarType::Byte, t.device);
+    t.call.out.status = data<uint8_t>(*t.status);
+  }
+  if (t.wants_kept && !t.n_kept) {
+    t.n_kept = new_tensor({rows}, ScalarType::Long, t.device);
+    t.call.out.n_kept = data<int64_t>(*t.n_kept);
+  }
+  by_value(t.call.params);
+  use_forced_noise(t.call);
+  void* workspace = nullptr;
+  if (rows > 0) {
+    workspace = launch.workspace(cuda::sample_workspace(t.call));
+    launch.check(cuda::launch_sample(t.call, workspace, launch.stream()));
+  }
+  if (t.mode.raise) raise_bad_device_rows(t.op, *t.status);
+  if (t.wants_kept) store_kept(t, launch, workspace, t.results);
+  for (Tensor& tensor : t.top) t.results.push_back(tensor);
+  return std::move(t.results);
+}
+
+Tensor row_keys_cuda(const Tensor& logits, int64_t seed, int64_t step) {
+  Tensor keys = new_row_keys(logits);
+  const Launch launch("row_keys", logits.device());
+  const int64_t rows = logits.size(0);
+  if (rows > 0)
+    launch.check(cuda::launch_row_keys(rows, seed, step, data<uint64_t>(keys), launch.stream()));
+  return keys;
+}
+
+// Unlike on the CPU, sample ids are not looked at: they count modulo 2^32.
+Tensor derive_keys_cuda(const Tensor& seed, const Tensor& request_ids, const Tensor& sample_ids,
+                        const Tensor& step) {
+  const DeriveTensors t(seed, request_ids, sample_ids, step);
+  const Launch launch(t.op, t.device);
+  Tensor keys = new_tensor({t.rows, 2}, ScalarType::Long, t.device);
+  const cuda::KeyParts parts{t.part[0],   t.part[1],   t.part[2],   t.part[3],
+                             t.stride[0], t.stride[1], t.stride[2], t.stride[3]};
+  if (t.rows > 0)
+    launch.check(cuda::launch_derive_keys(parts, t.rows, data<uint64_t>(keys), launch.stream()));
+  return keys;
+}
+
+// Two copies and a wait: the float64 path exists for gradient checks.
+std::tuple<Tensor, Tensor> softmax_double_on_host(const Tensor& logits, const Tensor& temperature,
+                                                  const OptionalTensor& mask, const Mode& mode) {
+  const Device device = logits.device();
+  OptionalTensor host_mask;
+  if (mask) {
+    check_device("softmax", "mask", *mask, device);
+    host_mask = to_host(*mask);
+  }
+  const auto [out, status] = softmax_double(to_host(logits), to_host(temperature), host_mask, mode);
+  return {torch::stable::to(out, device), torch::stable::to(status, device)};
+}
+
+std::tuple<Tensor, Tensor> softmax_cuda(const Tensor& logits, const Tensor& temperature,
+                                        OptionalTensor mask, int64_t mode_bits) {
+  const Mode mode = parse_softmax_mode(mode_bits);
+  if (logits.scalar_type() == ScalarType::Double)
+    return softmax_double_on_host(logits, temperature, mask, mode);
+  SoftmaxTensors t(logits, temperature, mask, mode);
+  Launch launch(t.op, t.device);
+  by_value(t.call);
+  if (t.call.x.rows > 0)
+    launch.check(cuda::launch_softmax(t.call, launch.workspace(cuda::softmax_workspace(t.call)),
+                                      launch.stream()));
+  if (mode.raise) raise_bad_device_rows(t.op, t.status);
+  return {t.out, t.status};
+}
+
+std::tuple<Tensor, Tensor> filter_cuda(const Tensor& values, const Tensor& params,
+                                       OptionalTensor mask, int64_t mode_bits, int64_t kind) {
+  const Mode mode = parse_mode(mode_bits);
+  FilterTensors t(values, params, mask, mode, kind);
+  Launch launch(t.op, t.device);
+  by_value(t.call.params);
+  if (t.call.x.rows > 0)
+    launch.check(cuda::launch_filter(t.call, launch.workspace(cuda::filter_workspace(t.call)),
+                                     launch.stream()));
+  if (mode.raise) raise_bad_device_rows(t.op, t.status);
+  return {t.out, t.status};
+}
+
+std::tuple<Tensor, Tensor> multinomial_cuda(const Tensor& probs, const Tensor& keys,
+                                            int64_t num_samples, bool replacement,
+                                            int64_t mode_bits) {
+  const Mode mode = parse_mode(mode_bits);
+  MultinomialTensors t(probs, keys, num_samples, replacement);
+  Launch launch(t.op, t.device);
+  use_forced_noise(t.call);
+  if (t.call.x.rows > 0)
+    launch.check(cuda::launch_multinomial(
+        t.call, launch.workspace(cuda::multinomial_workspace(t.call)), launch.stream()));
+  if (mode.raise) raise_bad_device_rows(t.op, t.status);
+  return {t.ids, t.status};
+}
+
+void implement_operators(torch::stable::detail::StableLibrary& m) {
+  m.impl("sample", TORCH_BOX(&sample_cuda));
+  m.impl("row_keys", TORCH_BOX(&row_keys_cuda));
+  m.impl("derive_keys", TORCH_BOX(&derive_keys_cuda));
+  m.impl("softmax", TORCH_BOX(&softmax_cuda));
+  m.impl("filter", TORCH_BOX(&filter_cuda));
+  m.impl("multinomial", TORCH_BOX(&multinomial_cuda));
+}
+
+#ifdef FUSEDRAW_SIMT
+// (purpose, id, r64) of each forced value, one after another; none ends it.
+void force_noise(std::vector<int64_t> words) {
+  FUSEDRAW_CHECK(words.size() % 3 == 0, "force_noise: words must come in threes");
+  forced_noise().clear();
+  for (size_t i = 0; i < words.size(); i += 3)
+    forced_noise().push_back({uint32_t(words[i]), words[i + 1], uint64_t(words[i + 2])});
+}
+#endif
+
+}  // namespace
+}  // namespace fusedraw
+
+#ifdef FUSEDRAW_SIMT
+STABLE_TORCH_LIBRARY(fusedraw_simt, m) {
+  fusedraw::define_operators(m);
+  m.def("force_noise(int[] words) -> ()");
+  m.impl("force_noise", TORCH_BOX(&fusedraw::force_noise));
+}
+STABLE_TORCH_LIBRARY_IMPL(fusedraw_simt, CPU, m) { fusedraw::implement_operators(m); }
+#else
+STABLE_TORCH_LIBRARY_IMPL(fusedraw, CUDA, m) { fusedraw::implement_operators(m); }
+#endif

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// The extents of everything that a call points to.
+#include "declare.h"
+
+namespace fusedraw::simt {
+
+namespace {
+
+constexpr unsigned kOutput = kRead | kWrite | kUninitialised;
+
+// `rows` rows of `bytes`, `stride` bytes apart; stride 0: one for all.
+void declare_rows(Buffers& b, const void* p, int64_t rows, int64_t bytes, int64_t stride,
+                  unsigned flags, const std::string& name) {
+  if (!p) return;
+  if (stride == 0 && rows > 0) return b.declare(p, size_t(bytes), flags, name);
+  for (int64_t r = 0; r < rows; ++r)
+    b.declare(static_cast<const char*>(p) + r * stride, size_t(bytes), flags,
+              name + " row " + std::to_string(r));
+}
+
+template <typename T>
+void declare_output(Buffers& b, T* p, int64_t n, const char* name) {
+  if (p) b.declare(p, size_t(n) * sizeof(T), kOutput, name);
+}
+
+int64_t width(DType t) { return t == DType::kFloat32 ? 4 : 2; }
+
+void declare(Buffers& b, const ParamsView& p, int64_t rows) {
+  declare_rows(b, p.data, rows, kParamColumns * 8, p.row_stride * 8, kRead, "params");
+}
+
+void declare(Buffers& b, const KeysView& k, int64_t rows) {
+  declare_rows(b, k.data, rows, 16, k.row_stride * 8, kRead, "keys");
+}
+
+void declare_forced(Buffers& b, const ForcedNoise* forced, int64_t n) {
+  if (forced) b.declare(forced, size_t(n) * sizeof(ForcedNoise), kRead, "forced");
+}
+
+}  // namespace
+
+void declare(Buffers& b, const RowsView& x, const char* name) {
+  declare_rows(b, x.data, x.rows, x.cols * width(x.dtype), x.row_stride * width(x.dtype), kRead,
+               name);
+}
+
+void declare(Buffers& b, const MaskView& m, int64_t rows, int64_t cols) {
+  if (m.kind == MaskView::Kind::kBool)
+    declare_rows(b, m.data, rows, cols, m.row_stride, kRead, "mask");
+  if (m.kind == MaskView::Kind::kBits)
+    declare_rows(b, m.data, rows, (cols + 31) / 32 * 4, m.row_stride * 4, kRead, "mask");
+}
+
+void declare(Buffers& b, const SampleCall& c) {
+  const int64_t n = c.x.rows;
+  declare(b, c.x, "x");
+  declare(b, c.mask, n, c.x.cols);
+  declare(b, c.params, n);
+  declare(b, c.keys, n);
+  declare_forced(b, c.forced, c.n_forced);
+  const SampleOutputs& o = c.out;
+  declare_output(b, o.ids, n, "ids");
+  declare_output(b, o.status, n, "status");
+  declare_output(b, o.logp, n, "logp");
+  declare_output(b, o.logp_full, n, "logp_full");
+  declare_output(b, o.logp_raw, n, "logp_raw");
+  declare_output(b, o.entropy, n, "entropy");
+  declare_output(b, o.varentropy, n, "varentropy");
+  declare_output(b, o.margin, n, "margin");
+  declare_output(b, o.kept_mass, n, "kept_mass");
+  declare_output(b, o.n_kept, n, "n_kept");
+  declare_output(b, o.rank, n, "rank");
+  declare_output(b, o.explored, n, "explored");
+  declare_rows(b, o.top_ids, n, o.top_n * 8, o.top_n * 8, kOutput, "top_ids");
+  declare_rows(b, o.top_logps, n, o.top_n * 4, o.top_n * 4, kOutput, "top_logps");
+}
+
+void declare(Buffers& b, const SoftmaxCall& c) {
+  declare(b, c.x, "x");
+  declare(b, c.mask, c.x.rows, c.x.cols);
+  declare_rows(b, c.temperature, c.x.rows, 8, c.temperature_stride * 8, kRead, "temperature");
+  declare_rows(b, c.out, c.x.rows, c.x.cols * 4, c.x.cols * 4, kOutput, "out");
+  declare_output(b, c.status, c.x.rows, "status");
+}
+
+void declare(Buffers& b, const FilterCall& c) {
+  declare(b, c.x, "x");
+  declare(b, c.mask, c.x.rows, c.x.cols);
+  declare(b, c.params, c.x.rows);
+  const int64_t bytes = c.x.cols * (c.renorm ? 4 : width(c.x.dtype));
+  declare_rows(b, c.out, c.x.rows, bytes, bytes, kOutput, "out");
+  declare_output(b, c.status, c.x.rows, "status");
+}
+
+void declare(Buffers& b, const MultinomialCall& c) {
+  declare(b, c.x, "x");
+  declare(b, c.keys, c.x.rows);
+  declare_forced(b, c.forced, c.n_forced);
+  declare_rows(b, c.ids, c.x.rows, c.num_samples * 8, c.num_samples * 8, kOutput, "ids");
+  declare_output(b, c.status, c.x.rows, "status");
+}
+
+}  // namespace fusedraw::simt
