@@ -60,6 +60,7 @@ FD_DEVICE Prefix find_among(const Items& items, const WeightRule& rule, Goal goa
     const Found found = select_key(
         by_id ? 0 : order_key(items.cut.lo), by_id ? last_id() : order_key(rule.m), 0,
         [&](u128 total) {
+          if (!by_id) board().put_wide(kWordTotal, total);
           if (by_id || goal == Goal::kMass) return board().wide(kWordWanted);
           if (goal == Goal::kCount) return u128(board().word(kWordTopK));
           return ceil_mul(top_p_of(), total);
@@ -155,65 +156,110 @@ FD_DEVICE bool ends_in_list(bool by_mass, const Cut& base) {
 }
 
 // What kWordStage says while top-k or top-p is under way: about the list as it was before (a second
-// pass may make another), and whether the wanted mass is still to be summed exactly.
-enum Stage : uint64_t { kEndsInList = 1, kOnList = 2, kNeedsSum = 4 };
+// pass may make another), and what is still to be done.
+enum Stage : uint64_t {
+  kEndsInList = 1,
+  kOnList = 2,
+  kNeedsSum = 4,   // the exact S
+  kNeedsPass = 8,  // over the row, for a list and the estimate of S
+  kEstimates = 16,
+  kExtended = 32,  // the list holds what comes after an earlier one
+};
 FD_DEVICE bool in_stage(Stage s) { return board().word(kWordStage) & s; }
+// Holds barriers.
+FD_DEVICE void set_stage(uint64_t on, uint64_t off) {
+  __syncthreads();
+  if (threadIdx.x == 0) board().put(kWordStage, (board().word(kWordStage) | on) & ~off);
+  __syncthreads();
+}
 
 FD_DEVICE bool cuts_by_mass() { return board().word(kWordStep) == 2; }
+
+template <typename T>
+FD_DEVICE void begin_stage() {
+  const bool by_mass = cuts_by_mass();
+  const Cut base = base_cut<T>(by_mass);
+  const bool ends = ends_in_list(by_mass, base);
+  const bool on_list = ends && (!by_mass || listed(posted_list(), base));
+  uint64_t stage = 0;
+  if (ends) stage |= kEndsInList;
+  if (on_list) stage |= kOnList;
+  if (!on_list && by_mass) {
+    // An estimate is made of logits only, and counts every tie of the base.
+    const bool rough = posted_rule().kind == WeightKind::kLogits && base.last == kAllTies;
+    stage |= rough ? kEstimates : kNeedsSum;
+    if (rough || !posted_list().held) stage |= kNeedsPass;
+  }
+  if (!on_list && !by_mass && !list_was_tried() && wanted_list(posted_row<T>().cols()) > 0)
+    stage |= kNeedsPass;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    board().put(kWordStage, stage);
+    board().put_wide(kWordBelow, 0);
+  }
+  __syncthreads();
+}
+
+// The targets less what an earlier list weighs, which ends where the next begins. False where the
+// rest is sure to need more tokens than a list holds.
+FD_DEVICE bool extend_list() {
+  const List list = posted_list();
+  const u128 total = board().wide(kWordTotal), wanted = board().wide(kWordWanted);
+  const uint64_t each = weight_at(posted_rule(), list.lo);  // no later token weighs more
+  if (wanted - total > u128(each) * kListCapacity * 2) return false;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const u128 most = board().wide(kWordMost);
+    board().put_wide(kWordWanted, wanted - total);
+    board().put_wide(kWordMost, most > total ? most - total : 0);
+    board().put_wide(kWordBelow, board().wide(kWordBelow) + total);
+    board().put(kWordHi, bits_of(list.lo));
+  }
+  set_stage(kNeedsPass | kExtended, kEstimates);
+  return true;
+}
 
 // Cuts by top-k or top-p: on the list, by an estimate of S and then by S itself; or in the row.
 template <typename T>
 FD_DEVICE void cut_prefix() {
-  {
-    const bool by_mass = cuts_by_mass();
-    const Cut base = base_cut<T>(by_mass);
-    const bool ends = ends_in_list(by_mass, base);
-    const bool on_list = ends && (!by_mass || listed(posted_list(), base));
-    // An estimate is made of logits only, and counts every tie of the base.
-    const bool rough = posted_rule().kind == WeightKind::kLogits && base.last == kAllTies;
-    uint64_t stage = 0;
-    if (ends) stage |= kEndsInList;
-    if (on_list) stage |= kOnList;
-    if (by_mass && !on_list && !rough) stage |= kNeedsSum;
-    __syncthreads();
-    if (threadIdx.x == 0) board().put(kWordStage, stage);
-    __syncthreads();
-    if (!on_list) {
-      uint32_t want = posted_list().held ? 0 : kListWant;
-      if (!by_mass) want = list_was_tried() ? 0 : wanted_list(posted_row<T>().cols());
-      if (want > 0 || (by_mass && rough)) second_pass<T>(base.lo, want, by_mass && rough);
-    }
-  }
+  begin_stage<T>();
 #pragma unroll 1
-  for (int attempt = 0; attempt < 2 && posted_list().held; ++attempt) {
+  for (int attempt = 0; attempt < 6; ++attempt) {
     const bool by_mass = cuts_by_mass();
+    if (in_stage(kNeedsPass)) {
+      uint32_t want = posted_list().held && !in_stage(kExtended) ? 0 : kListWant;
+      if (!by_mass) want = wanted_list(posted_row<T>().cols());
+      second_pass<T>(base_cut<T>(by_mass).lo, want, in_stage(kEstimates));
+      set_stage(0, kNeedsPass);
+    }
+    if (!posted_list().held) break;
     if (in_stage(kNeedsSum)) {
       const u128 sum = row_sums<T>(posted_rule(), base_cut<T>(true), false).s;
       __syncthreads();
       if (threadIdx.x == 0) {
-        board().put_wide(kWordWanted, ceil_mul(top_p_of(), sum));
+        board().put_wide(kWordWanted, ceil_mul(top_p_of(), sum) - board().wide(kWordBelow));
         board().put_wide(kWordMost, 0);
-        board().put(kWordStage, board().word(kWordStage) & ~kNeedsSum);
       }
-      __syncthreads();
+      set_stage(0, kNeedsSum);
     }
     const bool by_estimate = by_mass && !in_stage(kOnList);
     const Goal goal = by_estimate ? Goal::kMass : by_mass ? Goal::kShare : Goal::kCount;
     const Prefix p = prefix_of_list<T>(base_cut<T>(by_mass), goal, has_flag(kFlagTiesAll));
     if (!p.reached) {
       if (in_stage(kEndsInList)) return;  // fewer than k tokens, or a longer prefix than top-k's
+      if (by_estimate && extend_list()) continue;
       break;
     }
     if (!by_estimate ||
         board().wide(kWordMost) <= board().wide(kWordAbove) + board().wide(kWordAt)) {
       narrow(p.cut);
+      if (in_stage(kExtended)) leave_list(List{0, 0.0f, false}, true);
       return;
     }
-    __syncthreads();
-    if (threadIdx.x == 0) board().put(kWordStage, board().word(kWordStage) | kNeedsSum);
-    __syncthreads();
+    set_stage(kNeedsSum, 0);
   }
   const bool by_mass = cuts_by_mass();
+  leave_list(List{0, 0.0f, posted_list().held && !in_stage(kExtended)}, true);
   const Prefix p = prefix_of_row<T>(base_cut<T>(by_mass), by_mass ? Goal::kShare : Goal::kCount,
                                     has_flag(kFlagTiesAll));
   if (p.reached) narrow(p.cut);

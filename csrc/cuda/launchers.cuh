@@ -24,6 +24,9 @@ const char* scan_parts(const RowTask& task, const Space& space, Stream stream) {
                 task, space);
 }
 
+// A grid of n thread blocks; more than CUDA has is refused by the launch.
+inline dim3 grid_of(int64_t n) { return dim3(n <= INT32_MAX ? unsigned(n) : ~0u); }
+
 inline bool more_than_ids(const SampleOutputs& o) {
   return o.logp || o.logp_full || o.logp_raw || o.entropy || o.varentropy || o.margin ||
          o.kept_mass || o.n_kept || o.rank || o.top_n > 0;
@@ -36,7 +39,7 @@ const char* launch_sample_of(const SampleCall& call, void* workspace, void* stre
   const Space space = sample_space(call, workspace);
   const RowTask task{call.x, call.mask, call.params, call.options, true};
   if (const char* error = scan_parts<T>(task, space, s)) return error;
-  const dim3 grid(unsigned(call.x.rows));
+  const dim3 grid = grid_of(call.x.rows);
   if (!more_than_ids(call.out))
     return launch(sample_kernel<T, false>, grid, kThreads, s, call, space, false);
   return launch(sample_kernel<T, true>, grid, kThreads, s, call, space, keeps_laws(call));
@@ -47,12 +50,9 @@ const char* launch_kept_ids_of(const SampleCall& call, const void* workspace,
                                const int64_t* offsets, int32_t* ids, void* stream) {
   if (call.x.rows == 0) return nullptr;
   const Space space = sample_space(call, const_cast<void*>(workspace));
-  return launch(kept_ids_kernel<T>, dim3(unsigned(call.x.rows)), kThreads,
-                static_cast<Stream>(stream), call, space, offsets, ids);
+  return launch(kept_ids_kernel<T>, grid_of(call.x.rows), kThreads, static_cast<Stream>(stream),
+                call, space, offsets, ids);
 }
-
-// A grid of n thread blocks; more than CUDA has is refused by the launch.
-inline dim3 grid_of(int64_t n) { return dim3(n <= INT32_MAX ? unsigned(n) : ~0u); }
 
 inline Space softmax_space(const SoftmaxCall& call, void* base) {
   return plan_space(call.x, true, false, base);

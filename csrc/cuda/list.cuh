@@ -36,6 +36,9 @@ struct List {
   bool held = false;  // the list is what it says; else it was given up or never begun
 };
 
+// Only what lies below this is gathered: +inf, or where an earlier list ended.
+FD_DEVICE float list_end() { return float_of(uint32_t(board().word(kWordHi))); }
+
 FD_DEVICE Shared<uint32_t> list_bins() {
   FD_SHARED(uint32_t, bins, kThreads);
   return bins;
@@ -120,9 +123,10 @@ FD_DEVICE void gather_share(const List& l, const Row<T>& r, const Share<T>& s, u
   const Values v = widened(r, as_stored(s), allowed);
   const bool runs = in_runs(r, b);
   const int lane = in_register(lane_id());
+  const float hi = list_end();
 #pragma unroll
   for (int j = 0; j < kPerLane; ++j) {
-    if (!(v.x[j] >= l.lo)) continue;
+    if (!(v.x[j] >= l.lo && v.x[j] < hi)) continue;
     const uint32_t at = list_count().add(0, 1);
     if (at < kListCapacity)
       list_entries().store(int(at),
@@ -134,11 +138,13 @@ FD_DEVICE void gather_share(const List& l, const Row<T>& r, const Share<T>& s, u
 template <typename T>
 FD_DEVICE void store_groups(const Values& v, int u) {
   constexpr int kEach = kGroups / kBatch<T>, kTokens = kPerLane / kEach;
+  const float hi = list_end();
 #pragma unroll
   for (int g = 0; g < kEach; ++g) {
     float m = -inf32();  // which stays where a NaN stands
 #pragma unroll
-    for (int j = 0; j < kTokens; ++j) m = larger(m, v.x[g * kTokens + j]);
+    for (int j = 0; j < kTokens; ++j)
+      if (v.x[g * kTokens + j] < hi) m = larger(m, v.x[g * kTokens + j]);
     list_entries().store((u * kEach + g) * kThreads + int(threadIdx.x), entry_of(m, 0));
   }
 }
@@ -150,7 +156,8 @@ FD_DEVICE void store_groups(const Values& v, int u) {
 template <typename T>
 FD_DEVICE void gather_tile(List& l, const Row<T>& r, const Maxima<T>& maxima, const Batch<T>& batch,
                            int b, int end, uint32_t want, bool begins) {
-  constexpr int kSteps = kTileBlocks<T> * kBlock / kListStep, kAll = -1;
+  constexpr int kStepWarps = kListStep / kBlock, kPerBlock = kWarps / kStepWarps;
+  constexpr int kSteps = kBatch<T> * kPerBlock, kAll = -1;
 #pragma unroll 1
   for (int step = kAll; step < kSteps && l.held; ++step) {
     if (step == kAll ? begins : list_count().load(0) > kListCapacity - kListStep)
@@ -160,7 +167,8 @@ FD_DEVICE void gather_tile(List& l, const Row<T>& r, const Maxima<T>& maxima, co
     __syncthreads();
 #pragma unroll
     for (int u = 0; u < kBatch<T>; ++u) {
-      const bool now = step == kAll || (u == step / 2 && warp_id() / (kWarps / 2) == step % 2);
+      const bool now =
+          step == kAll || (u == step / kPerBlock && warp_id() / kStepWarps == step % kPerBlock);
       if (now && b + u < end && maxima.load(b + u) >= l.lo)
         gather_share(l, r, batch.share[u], batch.bits(u), b + u);
     }

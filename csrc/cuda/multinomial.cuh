@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
     weigh_kernel(MultinomialCall call, DrawSpace space) {
   const int64_t row = int64_t(blockIdx.x) / space.rows.splits;
   const int split = int(int64_t(blockIdx.x) % space.rows.splits);
-  post_row<T>(call.x, MaskView{}, row, true, space.rows.maxima_of<T>());
+  post_row<T>(call.x, MaskView{}, row, true, space.rows.maxima_of<T>(), space.rows.spreads_of());
   if (!kReplace) post_key(call.keys, row);
   const RowFacts facts = read_row<T>(space.rows, row, 0);
   leave_rule(weight_rule(facts.max, 1.0f, true));
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   const RowLaw law = space.rows.law_of(row).load(0);
   int64_t id = -1;
   if (law.status == kOk) {
-    post_row<T>(call.x, MaskView{}, row, true, static_cast<T*>(nullptr));
+    post_row<T>(call.x, MaskView{}, row, true, static_cast<T*>(nullptr), nullptr);
     post_key(call.keys, row);
     const Row<T> r = posted_row<T>();
     Point point{-1, 0};

@@ -89,6 +89,7 @@ FD_DEVICE_CALL void store_top(int64_t* ids, float* logps, int64_t n, double ls) 
 template <typename T>
 FD_DEVICE void store_counts(const SampleOutputs& out, bool over_valid) {
   const bool mixing = mix_eps_of() > 0.0f;
+  if (threadIdx.x == 0) board().put(kWordSupport, 0);
 #pragma unroll 1
   for (int i = 0; i < 3; ++i) {
     const bool wanted = i == 0   ? out.rank != nullptr

@@ -60,6 +60,9 @@ FD_DEVICE void post_plan(const ParamsView& view, const Options& options, int64_t
       p.temperature = 0.0f;
     }
     board().put(kWordFlags, uint64_t(bits_of(p.temperature)) << 32 | flags);
+    // c of the weights, where a lazy race may ask for spreads.
+    const bool races = !options.probs && p.temperature > 0.0f && p.temperature <= 0x1p64f;
+    board().put(kWordScale, races ? bits_of(temperature_scale(p.temperature)) : 0);
   }
   __syncthreads();
 }

@@ -14,7 +14,7 @@
 
 #define FD_DEVICE static __device__ __forceinline__
 // A function called at several places or with many live values of its own: kept out of line.
-#define FD_DEVICE_CALL static __device__ __forceinline__
+#define FD_DEVICE_CALL static __device__ __noinline__
 
 namespace fusedraw::cuda {
 
@@ -22,22 +22,29 @@ struct alignas(16) Vec16 {
   uint32_t w[4];
 };
 
+// Pointers to rows come out of shared memory as integers: the compiler is told what they point to.
 template <typename T>
 FD_DEVICE T load_global(const T* p) {
+  __builtin_assume(__isGlobal(p));
   return *p;
 }
 // 16 bytes at a multiple of 16.
 FD_DEVICE Vec16 load_global16(const void* p) {
+  __builtin_assume(__isGlobal(p));
   const uint4 v = *static_cast<const uint4*>(p);
   return {v.x, v.y, v.z, v.w};
 }
 template <typename T>
 FD_DEVICE void store_global(T* p, T v) {
+  __builtin_assume(__isGlobal(p));
   *p = v;
 }
-// 16 bytes to a multiple of 16.
+// 16 bytes to a multiple of 16. In assembly, since the compiler splits such a store by what the
+// bytes were before.
 FD_DEVICE void store_global16(void* p, Vec16 v) {
-  *static_cast<uint4*>(p) = make_uint4(v.w[0], v.w[1], v.w[2], v.w[3]);
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(p)),
+               "r"(v.w[0]), "r"(v.w[1]), "r"(v.w[2]), "r"(v.w[3])
+               : "memory");
 }
 template <typename T>
 FD_DEVICE T load_shared(const T* p) {

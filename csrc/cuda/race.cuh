@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The race: argmin over blocks of E(BLOCK, b) / S_b, then over the winning block's tokens.
 //
-// A short list races as it stands. A row races lazily: 256 times the weight of a block's maximum is
-// at least S_b, so a block whose bound lies above the best exact value so far is not read again.
-// A bound only ever skips what has lost, so the winner is that of the full race, to the bit.
+// A short list races as it stands. A row races lazily: `spread` times the weight of a block's
+// maximum is at least S_b, so a block whose bound lies above the best exact value so far is not
+// read again. A bound only ever skips what has lost, so the winner is that of the full race, to the
+// bit.
 #pragma once
 
 #include "kept.cuh"
@@ -31,14 +32,14 @@ constexpr float kShrink = 1.0f - 0x1p-18f, kGrow = 1.0f + 0x1p-18f;
 template <typename T>
 FD_DEVICE float block_bound(const Work<T>& w, const Field& f, const NoiseSource& noise, int b) {
   if (b >= w.row.blocks || !block_alive(w, f.cut, b)) return inf32();
-  float mass = 1.0f;
+  float mass = float(kBlock);
   if (!f.explore) {
     const float e = relative_of(w.rule, w.maxima.load(b));
     if (e <= kNoWeight) return inf32();
-    mass = e + 0x1p-44f;  // the weight is at most 2^43 e + 1/2
+    mass = e * w.maxima.spread(b) + 0x1p-36f;  // each weight is at most 2^43 e + 1/2
   }
   const uint32_t word = uint32_t(noise_r64(noise.noise(), kPurposeBlock, b) >> 32);
-  return float(word) * (0x1p-32f * kShrink) / (mass * (float(kBlock) * kGrow));
+  return float(word) * (0x1p-32f * kShrink) / (mass * kGrow);
 }
 
 // A value of the race in the unit of the bounds, rounded up.

@@ -21,6 +21,9 @@ FD_DEVICE uint64_t shuffle_down(uint64_t v, int d) {
   return uint64_t(__shfl_down_sync(kFullWarp, uint32_t(v >> 32), d)) << 32 |
          __shfl_down_sync(kFullWarp, uint32_t(v), d);
 }
+FD_DEVICE float from_lane(float v, int lane) {
+  return float_of(__shfl_sync(kFullWarp, bits_of(v), lane));
+}
 FD_DEVICE uint64_t from_first_lane(uint64_t v) {
   return uint64_t(__shfl_sync(kFullWarp, uint32_t(v >> 32), 0)) << 32 |
          __shfl_sync(kFullWarp, uint32_t(v), 0);
@@ -66,7 +69,9 @@ enum BoardWord {
   kWordAbove = kWordWanted + 2,
   kWordAt = kWordAbove + 2,
   kWordMost = kWordAt + 2,
-  kWordBefore = kWordMost + 2,
+  kWordTotal = kWordMost + 2,
+  kWordBelow = kWordTotal + 2,
+  kWordBefore = kWordBelow + 2,
   kWordBin = kWordBefore + 2,
   // The row's parameters, as a plan.
   kWordTopK,
@@ -83,6 +88,9 @@ enum BoardWord {
   kWordRowKind,
   kWordMask,
   kWordFarMaxima,
+  kWordFarSpreads,
+  kWordScale,
+  kWordHi,
   kWordRule,
   kWordRuleKind,
   kWordList,

@@ -48,7 +48,7 @@ struct Row {
 // Puts a row on the board; every thread then takes it from there. Holds a barrier.
 template <typename T>
 FD_DEVICE void post_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs,
-                        T* far_maxima) {
+                        T* far_maxima, uint8_t* far_spreads) {
   if (threadIdx.x == 0) {
     const T* x = static_cast<const T*>(v.data) + row * v.row_stride;
     board().put(kWordRow, uint64_t(row));
@@ -62,6 +62,8 @@ FD_DEVICE void post_row(const RowsView& v, const MaskView& mask, int64_t row, bo
     board().put(kWordMask, reinterpret_cast<uint64_t>(m));
     const int64_t blocks = (v.cols + kBlock - 1) / kBlock;
     board().put(kWordFarMaxima, reinterpret_cast<uint64_t>(far_maxima + row * blocks));
+    board().put(kWordFarSpreads, reinterpret_cast<uint64_t>(far_spreads + row * blocks));
+    board().put(kWordScale, 0);
   }
   __syncthreads();
 }
@@ -247,28 +249,44 @@ FD_DEVICE float value_at(const Row<T>& r, int64_t id) {
   return to_float(r.x.load(id)) + 0.0f;
 }
 
-// Block maxima, in shared memory or, in the row's own type, in the workspace.
+// The maximum of every noise block and its spread: how many times the weight of the maximum the
+// block weighs at most, 8 to 255, where 255 stands for all of 256. In shared memory or, maxima in
+// the row's own type, in the workspace.
 FD_DEVICE Shared<float> near_maxima() {
   FD_SHARED(float, maxima, kSharedBlocks);
   return maxima;
 }
+FD_DEVICE Shared<uint8_t> near_spreads() {
+  FD_SHARED(uint8_t, spreads, kSharedBlocks);
+  return spreads;
+}
 template <typename T>
 struct Maxima {
   bool is_near;
-  __device__ Global<T> far() const {
+  int from;  // the first block that the shared memory holds
+  __device__ static Global<T> far() {
     return Global<T>(reinterpret_cast<T*>(board().word(kWordFarMaxima)));
   }
-  __device__ float load(int b) const {
-    return is_near ? near_maxima().load(b) : to_float(far().load(b));
+  __device__ static Global<uint8_t> far_spreads() {
+    return Global<uint8_t>(reinterpret_cast<uint8_t*>(board().word(kWordFarSpreads)));
   }
-  __device__ void store(int b, float x) const {
+  __device__ float load(int b) const {
+    return is_near ? near_maxima().load(b - from) : to_float(far().load(b));
+  }
+  __device__ float spread(int b) const {
+    const uint8_t s = is_near ? near_spreads().load(b - from) : far_spreads().load(b);
+    return s == 255 ? float(kBlock) : float(s);
+  }
+  __device__ void store(int b, float max, uint8_t spread) const {
     if (is_near) {
-      near_maxima().store(b, x);
+      near_maxima().store(b - from, max);
+      near_spreads().store(b - from, spread);
       return;
     }
     T v;
-    narrow(x, v);
+    narrow(max, v);
     far().store(b, v);
+    far_spreads().store(b, spread);
   }
 };
 

@@ -43,7 +43,7 @@ template <typename T, bool kMore>
 __global__ void __launch_bounds__(kThreads, kResident)
     sample_kernel(SampleCall call, Space space, bool keep_laws) {
   const int64_t row = blockIdx.x;
-  post_row<T>(call.x, call.mask, row, call.options.probs, space.maxima_of<T>());
+  post_row<T>(call.x, call.mask, row, call.options.probs, space.maxima_of<T>(), space.spreads_of());
   post_plan(call.params, call.options, row, call.x.cols);
   post_key(call.keys, row);
   uint8_t status = kBadParam;
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   const int64_t row = blockIdx.x;
   const RowLaw law = space.law_of(row).load(0);
   if (law.status != kOk) return;
-  post_row<T>(call.x, call.mask, row, call.options.probs, nullptr);
+  post_row<T>(call.x, call.mask, row, call.options.probs, nullptr, nullptr);
   const Row<T> r = posted_row<T>();
   int64_t at = Global<const int64_t>(offsets).load(row);
 #pragma unroll 1

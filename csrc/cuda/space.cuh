@@ -25,18 +25,19 @@ struct RowLaw {
 // A row's maxima, records, passed-on ids and law, each after the other and 256-byte aligned.
 struct Space {
   uint8_t* base = nullptr;
-  int64_t maxima = 0, records = 0, passed = 0, laws = 0, bytes = 0;  // offsets
-  int blocks = 0, per_split = 0, splits = 1;                         // noise blocks
+  int64_t maxima = 0, spreads = 0, records = 0, passed = 0, laws = 0, bytes = 0;  // offsets
+  int blocks = 0, per_split = 0, splits = 1;                                      // noise blocks
 
   template <typename T>
   __device__ T* maxima_of() const {
     return reinterpret_cast<T*>(base + maxima);
   }
+  __device__ uint8_t* spreads_of() const { return base + spreads; }
   __device__ Global<PartRecord> records_of(int64_t row) const {
     return Global<PartRecord>(reinterpret_cast<PartRecord*>(base + records) + row * splits);
   }
-  __device__ Global<uint32_t> passed_of(int64_t row, int split) const {
-    return Global<uint32_t>(reinterpret_cast<uint32_t*>(base + passed) +
+  __device__ Global<uint16_t> passed_of(int64_t row, int split) const {
+    return Global<uint16_t>(reinterpret_cast<uint16_t*>(base + passed) +
                             (row * splits + split) * kPassedOn);
   }
   __device__ Global<RowLaw> law_of(int64_t row) const {
@@ -66,8 +67,9 @@ inline Space plan_space(const RowsView& x, bool with_laws, bool lists, void* bas
   const int64_t size = x.dtype == DType::kFloat32 ? 4 : 2, parts = x.rows * s.splits;
   const bool far = s.splits > 1 || s.blocks > kSharedBlocks;
   s.maxima = take(far ? x.rows * s.blocks * size : 0);
+  s.spreads = take(far ? x.rows * s.blocks : 0);
   s.records = take(s.splits > 1 ? parts * int64_t(sizeof(PartRecord)) : 0);
-  s.passed = take(s.splits > 1 && lists ? parts * kPassedOn * 4 : 0);
+  s.passed = take(s.splits > 1 && lists ? parts * kPassedOn * 2 : 0);
   s.laws = take(with_laws ? x.rows * int64_t(sizeof(RowLaw)) : 0);
   return s;
 }

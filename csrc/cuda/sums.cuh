@@ -137,7 +137,7 @@ FD_DEVICE void second_pass(float least, uint32_t wanted, bool sum) {
   if (wanted > 0) {
     w.list.lo = least;
     w.list.held = r.cols() < kMaxListed;
-    if (!sum && int(wanted) <= r.blocks && w.maxima.is_near) {
+    if (!sum && list_end() == inf32() && int(wanted) <= r.blocks && w.maxima.is_near) {
       // As many blocks, hence tokens, reach the want-th largest block maximum.
       __syncthreads();
 #pragma unroll 1

@@ -26,8 +26,8 @@ constexpr int kGroups = 4;
 
 // Block maxima kept in shared memory: V up to 262144. More go to the workspace.
 constexpr int kSharedBlocks = 1024;
-// Candidates. A tile is added in steps of 1024 tokens when room is short.
-constexpr int kListCapacity = 2560, kListStep = 1024, kListWant = 1024;
+// Candidates. A tile is added in steps of 512 tokens when room is short.
+constexpr int kListCapacity = 2560, kListStep = 512, kListWant = 1638;
 static_assert(kListWant + kListWant / 4 + kListStep <= kListCapacity, "a step fits after a raise");
 constexpr int64_t kMaxListed = (int64_t{1} << 32) - 1;  // longer rows have ids that no list holds
 constexpr int kShortList = 256;  // kept tokens that race as a list, one a thread
@@ -35,7 +35,7 @@ constexpr int kShortList = 256;  // kept tokens that race as a list, one a threa
 // Below kSplitBelow rows, a row is scanned by one thread block for each kSplitBlocks noise blocks.
 constexpr int kSplitBelow = 128, kSplitBlocks = 128, kMaxSplits = 16;
 // Candidates that each of them passes on as ids: 1 % of a bfloat16 row is 655 bytes of 65536.
-constexpr int kPassedOn = 96;
+constexpr int kPassedOn = 96, kMaxPassedBlocks = 256;  // as 16-bit offsets
 static_assert(kMaxSplits * kPassedOn <= kListCapacity, "all of them fit the list");
 
 // Noise blocks of a row that a thread block writes, of few rows and of many.

@@ -38,7 +38,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kResident)
     softmax_law_kernel(SoftmaxCall call, Space space) {
   const int64_t row = blockIdx.x;
-  post_row<T>(call.x, call.mask, row, false, space.maxima_of<T>());
+  post_row<T>(call.x, call.mask, row, false, space.maxima_of<T>(), space.spreads_of());
   post_temperature(call, row);
   RowFacts facts{0.0f, kBadParam};
   if (!has_flag(kFlagBad)) facts = read_row<T>(space, row, 0);
@@ -73,7 +73,7 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads, kResident)
     filter_law_kernel(FilterCall call, Space space) {
   const int64_t row = blockIdx.x;
-  post_row<T>(call.x, call.mask, row, call.options.probs, space.maxima_of<T>());
+  post_row<T>(call.x, call.mask, row, call.options.probs, space.maxima_of<T>(), space.spreads_of());
   post_plan(call.params, call.options, row, call.x.cols);
   RowFacts facts{0.0f, kBadParam};
   if (!has_flag(kFlagBad)) facts = read_row<T>(space, row, wanted_list(call.x.cols));
@@ -248,7 +248,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   using O = Written<T, kWhat>;
   const int64_t row = int64_t(blockIdx.x) / task.chunks;
   const int chunk = int(int64_t(blockIdx.x) % task.chunks);
-  post_row<T>(task.x, task.mask, row, task.probs, static_cast<T*>(nullptr));
+  post_row<T>(task.x, task.mask, row, task.probs, static_cast<T*>(nullptr), nullptr);
   const bool ok = post_law(space, row) == kOk;
   const Global<O> out(static_cast<O*>(task.out) + row * task.x.cols);
   Row<T> r = posted_row<T>();

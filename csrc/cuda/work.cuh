@@ -31,7 +31,7 @@ FD_DEVICE WeightRule posted_rule() {
 template <typename T>
 FD_DEVICE Work<T> take_work() {
   const Row<T> r = posted_row<T>();
-  return {r, {r.blocks <= kSharedBlocks}, posted_rule(), posted_list()};
+  return {r, {r.blocks <= kSharedBlocks, 0}, posted_rule(), posted_list()};
 }
 // Both hold barriers. The list's size is that of the gathering.
 FD_DEVICE void leave_list(const List& l, bool tried) {
