@@ -74,6 +74,12 @@ struct SampleOutputs {
   KeptSink kept;
 };
 
+// Whether anything is asked for beyond ids, status and explored.
+FD_FN bool wants_more(const SampleOutputs& o) {
+  return o.logp || o.logp_full || o.logp_raw || o.entropy || o.varentropy || o.margin ||
+         o.kept_mass || o.n_kept || o.rank || o.top_n > 0 || o.kept.reserve;
+}
+
 struct SampleCall {
   RowsView x;
   MaskView mask;

@@ -34,6 +34,14 @@ struct RowItems {
 // Whether a list holds all that a cut keeps.
 FD_DEVICE bool listed(const List& l, const Cut& cut) { return l.held && cut.lo >= l.lo; }
 
+// The weight of what a cut keeps, all of it on the list.
+FD_DEVICE uint64_t mass_on_list(const Cut& cut) {
+  const WeightRule rule = posted_rule();
+  uint64_t s = 0;  // at most 2560 * 2^43
+  ListItems{posted_list().n, cut}.for_each([&](float x, int64_t) { s += weight_at(rule, x); });
+  return block_sum(s);
+}
+
 // How far a prefix of the order reaches: a count, an amount of weight, a share of all there is.
 enum class Goal : uint8_t { kCount, kMass, kShare };
 

@@ -27,11 +27,6 @@ const char* scan_parts(const RowTask& task, const Space& space, Stream stream) {
 // A grid of n thread blocks; more than CUDA has is refused by the launch.
 inline dim3 grid_of(int64_t n) { return dim3(n <= INT32_MAX ? unsigned(n) : ~0u); }
 
-inline bool more_than_ids(const SampleOutputs& o) {
-  return o.logp || o.logp_full || o.logp_raw || o.entropy || o.varentropy || o.margin ||
-         o.kept_mass || o.n_kept || o.rank || o.top_n > 0;
-}
-
 template <typename T>
 const char* launch_sample_of(const SampleCall& call, void* workspace, void* stream) {
   if (call.x.rows == 0) return nullptr;
@@ -40,7 +35,7 @@ const char* launch_sample_of(const SampleCall& call, void* workspace, void* stre
   const RowTask task{call.x, call.mask, call.params, call.options, true};
   if (const char* error = scan_parts<T>(task, space, s)) return error;
   const dim3 grid = grid_of(call.x.rows);
-  if (!more_than_ids(call.out))
+  if (!wants_more(call.out))
     return launch(sample_kernel<T, false>, grid, kThreads, s, call, space, false);
   return launch(sample_kernel<T, true>, grid, kThreads, s, call, space, keeps_laws(call));
 }

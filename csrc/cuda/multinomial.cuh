@@ -113,15 +113,6 @@ static __global__ void __launch_bounds__(kThreads) add_up_kernel(DrawSpace space
   if (space.rows.law_of(row).load(0).status == kOk) add_up(space.ends_of(row), space.rows.blocks);
 }
 
-FD_DEVICE uint64_t shuffle_from(uint64_t v, int lane) {
-  return uint64_t(__shfl_sync(kFullWarp, uint32_t(v >> 32), lane)) << 32 |
-         __shfl_sync(kFullWarp, uint32_t(v), lane);
-}
-FD_DEVICE uint64_t shuffle_up(uint64_t v, int d) {
-  return uint64_t(__shfl_up_sync(kFullWarp, uint32_t(v >> 32), unsigned(d))) << 32 |
-         __shfl_up_sync(kFullWarp, uint32_t(v), unsigned(d));
-}
-
 // A point of a row's mass: within a block, so much weight from its first token.
 struct Point {
   int block;  // -1: none

@@ -129,10 +129,7 @@ FD_DEVICE void post_sums(const SampleOutputs& out) {
     if (wanted && (i > 0 && have_sums && same)) {
       sums.s = board().wide(kWordSum);
     } else if (wanted && i == 1 && listed(posted_list(), posted_cut())) {
-      uint64_t s = 0;  // at most 2560 * 2^43
-      ListItems{posted_list().n, posted_cut()}.for_each(
-          [&](float x, int64_t) { s += weight_at(rule, x); });
-      sums.s = block_sum(s);
+      sums.s = mass_on_list(posted_cut());
     } else if (wanted && !(i == 1 && greedy)) {
       const Cut all = keep_all(posted_row<T>().smallest_valid());
       sums = row_sums<T>(i == 2 ? at_one : rule, i == 1 ? posted_cut() : all, i == 0 && stats);

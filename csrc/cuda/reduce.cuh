@@ -21,6 +21,14 @@ FD_DEVICE uint64_t shuffle_down(uint64_t v, int d) {
   return uint64_t(__shfl_down_sync(kFullWarp, uint32_t(v >> 32), d)) << 32 |
          __shfl_down_sync(kFullWarp, uint32_t(v), d);
 }
+FD_DEVICE uint64_t shuffle_from(uint64_t v, int lane) {
+  return uint64_t(__shfl_sync(kFullWarp, uint32_t(v >> 32), lane)) << 32 |
+         __shfl_sync(kFullWarp, uint32_t(v), lane);
+}
+FD_DEVICE uint64_t shuffle_up(uint64_t v, int d) {
+  return uint64_t(__shfl_up_sync(kFullWarp, uint32_t(v >> 32), unsigned(d))) << 32 |
+         __shfl_up_sync(kFullWarp, uint32_t(v), unsigned(d));
+}
 FD_DEVICE float from_lane(float v, int lane) {
   return float_of(__shfl_sync(kFullWarp, bits_of(v), lane));
 }

@@ -61,12 +61,8 @@ __global__ void __launch_bounds__(kThreads, kResident)
 template <typename T>
 FD_DEVICE u128 kept_sum() {
   if (has_flag(kFlagGreedy)) return u128(1) << kWeightBits;
-  const WeightRule rule = posted_rule();
-  if (!listed(posted_list(), posted_cut())) return row_sums<T>(rule, posted_cut(), false).s;
-  uint64_t s = 0;  // at most 2560 * 2^43
-  ListItems{posted_list().n, posted_cut()}.for_each(
-      [&](float x, int64_t) { s += weight_at(rule, x); });
-  return block_sum(s);
+  if (listed(posted_list(), posted_cut())) return mass_on_list(posted_cut());
+  return row_sums<T>(posted_rule(), posted_cut(), false).s;
 }
 
 template <typename T>

@@ -127,11 +127,6 @@ void store_top(const SampleCall& call, int64_t row, const Row& r, const WeightRu
   }
 }
 
-bool wants_more(const SampleOutputs& o) {
-  return o.logp || o.logp_full || o.logp_raw || o.entropy || o.varentropy || o.margin ||
-         o.kept_mass || o.n_kept || o.rank || o.top_n > 0 || o.kept.reserve;
-}
-
 // By-products that need a pass of their own or sums over the row.
 void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& plan,
                  const RowParams& params, Kept& k, const Sums& sums, bool have_sums,
