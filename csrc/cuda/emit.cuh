@@ -33,7 +33,8 @@ FD_DEVICE int64_t emit_in_order(const Items& items, int64_t cols, int64_t n, uin
     // from the top, so both are turned round.
     uint64_t end_key = max_key;
     int64_t end_id = cols - 1;
-    u128 wanted = n - done < kChunk ? uint64_t(n - done) : uint64_t(kChunk);
+    const int left = n - done < kChunk ? int(n - done) : kChunk;
+    u128 wanted = uint64_t(left);
 #pragma unroll 1
     for (int phase = 0; phase < 2 && more; ++phase) {
       const bool by_id = phase == 1;
@@ -63,11 +64,13 @@ FD_DEVICE int64_t emit_in_order(const Items& items, int64_t cols, int64_t n, uin
       const uint64_t k = key_of(x, id);
       if (!open(k, id) || k > end_key || (k == end_key && id > end_id)) return;
       const int at = int(words.add(kWordCount, 1));
+      if (at >= kChunk) return;  // only where the row changes meanwhile
       keys.store(at, k);
       ids.store(at, uint64_t(id));
     });
     __syncthreads();
-    const int count = int(words.load(kWordCount));
+    const int found = int(words.load(kWordCount)), count = found < left ? found : left;
+    if (count == 0) break;
 #pragma unroll 1
     for (int i = int(threadIdx.x); i < count; i += kThreads) {
       const uint64_t k = keys.load(i), id = ids.load(i);

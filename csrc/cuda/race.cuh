@@ -139,7 +139,8 @@ FD_DEVICE_CALL int64_t race_tokens(Field f, NoiseSource noise, int b) {
     const uint64_t mass = mass_of(w.rule, f.explore, x);
     if (mass > 0) a = {arrival_value(noise, kPurposeToken, first + place, mass), uint32_t(place)};
   }
-  return first + block_first(a).id;
+  const Arrival winner = block_first(a);
+  return winner.any() ? first + winner.id : first;
 }
 
 // The race over the n <= kShortList tokens in bins.low, one a thread; bins.high takes their masses.
@@ -173,7 +174,8 @@ FD_DEVICE_CALL int64_t race_list(Field f, NoiseSource noise, int n) {
   a = no_arrival();
   if (t < n && mine > 0 && id / kBlock == winner)
     a = {arrival_value(noise, kPurposeToken, id, mine), id};
-  return block_first(a).id;
+  const Arrival token = block_first(a);
+  return token.any() ? token.id : 0;
 }
 
 // The tokens of the list that a cut keeps, to the low bins; their number, which may exceed
@@ -191,6 +193,7 @@ FD_DEVICE int shorten(const List& list, const Cut& cut) {
   return int(words.load(kWordCount));
 }
 
+// Should the row change meanwhile, there may be no winner: then an id that exists is given.
 template <typename T>
 FD_DEVICE int64_t race(const Field& f, const NoiseSource& noise) {
   const List list = posted_list();
@@ -201,7 +204,7 @@ FD_DEVICE int64_t race(const Field& f, const NoiseSource& noise) {
   }
   __syncthreads();
   const int b = race_blocks<T>(f, noise);
-  return b < 0 ? -1 : race_tokens<T>(f, noise, b);
+  return b < 0 ? 0 : race_tokens<T>(f, noise, b);
 }
 
 }  // namespace fusedraw::cuda

@@ -96,6 +96,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   post_row<T>(call.x, call.mask, row, call.options.probs, nullptr, nullptr);
   const Row<T> r = posted_row<T>();
   int64_t at = Global<const int64_t>(offsets).load(row);
+  const int64_t end = Global<const int64_t>(offsets).load(row + 1);
 #pragma unroll 1
   for (int64_t first = 0; first < r.cols(); first += kThreads) {
     const int64_t id = first + int64_t(threadIdx.x);
@@ -103,7 +104,8 @@ __global__ void __launch_bounds__(kThreads, kResident)
     const bool kept = x >= r.smallest_valid() && keeps(law.cut, x, id);
     const uint64_t from_here = block_suffix(uint64_t{kept});
     const uint64_t all = block_broadcast(0, from_here);
-    if (kept) Global<int32_t>(ids).store(at + int64_t(all - from_here), int32_t(id));
+    const int64_t place = at + int64_t(all - from_here);
+    if (kept && place < end) Global<int32_t>(ids).store(place, int32_t(id));
     at += int64_t(all);
   }
 }

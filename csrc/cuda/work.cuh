@@ -115,7 +115,8 @@ FD_DEVICE_CALL int64_t first_token() {
   const int64_t first = int64_t(~block_max(~block)) * kBlock;
   const int place = int(threadIdx.x);
   const uint32_t here = value_at(w.row, first + place) == w.rule.m ? uint32_t(~place) : 0;
-  return first + ~block_max(here);
+  const uint32_t found = block_max(here);
+  return found == 0 ? first : first + ~found;  // none: only where the row changes meanwhile
 }
 
 // Number of tokens, weightless ones included, that a cut keeps.
