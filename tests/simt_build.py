@@ -44,10 +44,16 @@ def execute(command):
     return done.stdout
 
 
+def coverage_notes(target):
+    """What gcov needs of an object of the coverage flavour."""
+    return target.parent.glob(f"{target.stem}.*.gcno")
+
+
 def make(target, command):
     """Runs command + [-o, target] unless the target is there; complete or absent, also with many at it."""
     if target.exists():
-        os.utime(target)
+        for used in (target, *coverage_notes(target)):
+            os.utime(used)
         return target
     partial = target.with_suffix(f".{os.getpid()}.partial")
     execute([*command, "-o", partial])

@@ -17,10 +17,22 @@ from fusedraw import reference as r1
 from hypothesis import HealthCheck, settings
 
 C = fusedraw._C
-op = torch.ops.fusedraw
 ENGINES = fusedraw.isa_list()
 FAST = [name for name in ENGINES if name != "reference"]
 BEST = ENGINES[-1]
+EXECUTOR = "executor"  # the CUDA kernels, run on this machine: for engine(), on_every_engine()
+
+
+class Operators:
+    """Those of the engine in use."""
+
+    namespace = torch.ops.fusedraw
+
+    def __getattr__(self, name):
+        return getattr(self.namespace, name)
+
+
+op = Operators()
 
 INF, NAN = math.inf, math.nan
 FLT_MAX, TINY = r1.FLT_MAX, 2.0**-149
@@ -70,22 +82,34 @@ def make_keys(rows, seed=0):
 
 @contextmanager
 def engine(name):
-    before = C.isa()
-    C.set_isa(name)
+    before = C.isa(), op.namespace
+    if name == EXECUTOR:
+        import simt_engine  # builds it
+
+        op.namespace = simt_engine.operators()
+    else:
+        C.set_isa(name)
+        op.namespace = torch.ops.fusedraw
     try:
         yield
     finally:
-        C.set_isa(before)
+        C.set_isa(before[0])
+        op.namespace = before[1]
+
+
+forcing = [C.force_noise]  # and that of the executor, once it is there
 
 
 @contextmanager
 def forced(values):
     """Noise replaced by {(purpose, id): r64}."""
-    C.force_noise([(purpose, i, r64) for (purpose, i), r64 in values.items()])
+    for force in forcing:
+        force([(purpose, i, r64) for (purpose, i), r64 in values.items()])
     try:
         yield
     finally:
-        C.force_noise([])
+        for force in forcing:
+            force([])
 
 
 @contextmanager

@@ -267,7 +267,7 @@ FD_DEVICE void cut_prefix() {
     set_stage(kNeedsSum, 0);
   }
   const bool by_mass = cuts_by_mass();
-  leave_list(List{0, 0.0f, posted_list().held && !in_stage(kExtended)}, true);
+  if (in_stage(kExtended)) leave_list(List{0, 0.0f, false}, true);
   const Prefix p = prefix_of_row<T>(base_cut<T>(by_mass), by_mass ? Goal::kShare : Goal::kCount,
                                     has_flag(kFlagTiesAll));
   if (p.reached) narrow(p.cut);

@@ -14,8 +14,8 @@ namespace {
 
 constexpr unsigned kOutput = simt::kRead | simt::kWrite | simt::kUninitialised;
 
-// Of the operator that runs, or the last one that did: the steps of `kept` share it. Never destroyed,
-// since what it registers with is gone when statics go.
+// Of the operator that runs, or the last one that did: the steps of `kept` share it. Never
+// destroyed, since what it registers with is gone when statics go.
 auto& scope = *new std::optional<simt::Buffers>;
 
 simt::Buffers& new_scope() {
