@@ -124,13 +124,19 @@ FD_DEVICE void gather_share(const List& l, const Row<T>& r, const Share<T>& s, u
   const bool runs = in_runs(r, b);
   const int lane = in_register(lane_id());
   const float hi = list_end();
+  uint32_t hits = 0;
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j)
+    if (v.x[j] >= l.lo && v.x[j] < hi) hits |= 1u << j;
+  if (hits == 0) return;
+  uint32_t at = list_count().add(0, uint32_t(__popc(hits)));
 #pragma unroll
   for (int j = 0; j < kPerLane; ++j) {
-    if (!(v.x[j] >= l.lo && v.x[j] < hi)) continue;
-    const uint32_t at = list_count().add(0, 1);
+    if (!(hits >> j & 1u)) continue;
     if (at < kListCapacity)
       list_entries().store(int(at),
                            entry_of(v.x[j], int64_t(b) * kBlock + place_of<T>(runs, lane, j)));
+    ++at;
   }
 }
 
@@ -151,17 +157,18 @@ FD_DEVICE void store_groups(const Values& v, int u) {
 
 // Adds a tile: every warp brings its batch, the blocks from b on, whose maxima are known. Holds
 // barriers. In one go; should that be too much, once more in steps of which each is sure to fit.
-// begins: the entries hold group maxima of the tile (store_groups), whose want-th largest is the
-// first threshold, since at least as many tokens reach it.
+// opens_with > 0: the entries hold group maxima of the tile (store_groups); the first threshold is
+// the largest but that many, since at least as many tokens reach it.
 template <typename T>
 FD_DEVICE void gather_tile(List& l, const Row<T>& r, const Maxima<T>& maxima, const Batch<T>& batch,
-                           int b, int end, uint32_t want, bool begins) {
+                           int b, int end, uint32_t want, uint32_t opens_with) {
   constexpr int kStepWarps = kListStep / kBlock, kPerBlock = kWarps / kStepWarps;
   constexpr int kSteps = kBatch<T> * kPerBlock, kAll = -1;
 #pragma unroll 1
   for (int step = kAll; step < kSteps && l.held; ++step) {
-    if (step == kAll ? begins : list_count().load(0) > kListCapacity - kListStep)
-      raise(l, want, kListCapacity - kListStep, step == kAll);
+    const bool opens = step == kAll && opens_with > 0;
+    if (opens || (step != kAll && list_count().load(0) > kListCapacity - kListStep))
+      raise(l, opens ? opens_with : want, kListCapacity - kListStep, opens);
     __syncthreads();
     const uint32_t before = list_count().load(0);
     __syncthreads();

@@ -98,7 +98,7 @@ FD_DEVICE PartFacts scan_blocks(const Row<T>& r, int begin, int end, const Maxim
     const bool stores = lane_id() % kLanesEach == 0 && mine < end;
     if (want > 0) {  // a race that follows will mostly be that of the list
       if (stores) maxima.store(mine, of_block, 255);
-      if (list.held) gather_tile(list, r, maxima, batch, b, end, want, begins);
+      if (list.held) gather_tile(list, r, maxima, batch, b, end, want, begins ? want : 0);
     } else {
       const float scale = float_of(uint32_t(board().word(kWordScale)));
       const uint8_t spread = scale > 0.0f ? batch_spread(m, of_block, scale) : 255;

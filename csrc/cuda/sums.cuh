@@ -163,7 +163,11 @@ FD_DEVICE void second_pass(float least, uint32_t wanted, bool sum) {
       if (begins) store_groups<T>(v, u);
       if (sum) add_compensated(rough_sum(w.rule, v, least));
     }
-    if (want > 0 && w.list.held) gather_tile(w.list, r, w.maxima, batch, b, r.blocks, want, begins);
+    if (want > 0 && w.list.held)
+      gather_tile(w.list, r, w.maxima, batch, b, r.blocks, want,
+                  !begins             ? 0
+                  : want == kListWant ? kOpensWith
+                                      : want);
   }
   if (board().word(kWordWant) > 0) leave_list(w.list, true);
   if (!sum) return;

@@ -30,6 +30,9 @@ constexpr int kSharedBlocks = 1024;
 constexpr int kListCapacity = 2560, kListStep = 512, kListWant = 1638;
 static_assert(kListWant + kListWant / 4 + kListStep <= kListCapacity, "a step fits after a raise");
 constexpr int64_t kMaxListed = (int64_t{1} << 32) - 1;  // longer rows have ids that no list holds
+// A list of as many as fit, which nothing says how many must be, opens with fewer: nearly all of a
+// tile's group maxima.
+constexpr int kOpensWith = 896;
 constexpr int kShortList = 256;  // kept tokens that race as a list, one a thread
 
 // Below kSplitBelow rows, a row is scanned by one thread block for each kSplitBlocks noise blocks.
