@@ -11,6 +11,7 @@ TORCH_ARGS  ?=
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 DEMO_ARGS   ?=
+CUDA_ARGS   ?=
 # The instruction set that `make test-isa` forces.
 ISA ?= avx2
 
@@ -24,7 +25,7 @@ CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md Makefile pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-slow test-isa bench bench-quick bench-goals bench-table lint format clean
+.PHONY: help venv build demo test test-slow test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -57,6 +58,18 @@ bench-goals: $(STAMPS)/test ## every speed goal: goal, measured, reached?
 
 bench-table: $(STAMPS)/build ## the README's table again, from stored results
 	$(PY) benchmarks/table.py
+
+cuda-report: $(STAMPS)/cuda ## what compiler, machine code and executor say of the kernels: minutes, no GPU
+	$(PY) benchmarks/cuda_report.py $(CUDA_ARGS)
+
+test-gpu: $(STAMPS)/test ## the tests on a CUDA device; without one they say so
+	$(PY) tests/gpu/run.py $(PYTEST_ARGS)
+
+bench-gpu: $(STAMPS)/test ## times on a CUDA device, beside torch, FlashInfer and vLLM where installed
+	$(PY) benchmarks/bench_gpu.py $(BENCH_ARGS)
+
+sanitize-gpu: $(STAMPS)/cuda ## compute-sanitizer's four tools over a few tests, on a CUDA device
+	$(PY) tests/gpu/sanitize.py $(CUDA_ARGS)
 
 lint: $(STAMPS)/lint   ## ruff, clang-format, codespell, mypy: check only
 	$(PY) -m ruff check $(PY_DIRS)
@@ -99,6 +112,10 @@ $(STAMPS)/demo: $(STAMPS)/build requirements-demo.txt
 
 $(STAMPS)/lint: $(STAMPS)/torch requirements-test.txt
 	$(PIP) install -q -r requirements-test.txt
+	@touch $@
+
+$(STAMPS)/cuda: $(STAMPS)/test requirements-cuda.txt
+	$(PIP) install -q -r requirements-cuda.txt
 	@touch $@
 
 # With the demo's packages: its tests load the model, and Hugging Face's warpers are compared with.

@@ -23,8 +23,8 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 
-// Not static: an out-of-line member function that the linker keeps once must find the one board of its
-// kernel, whichever file it came from.
+// Not static: an out-of-line member function that the linker keeps once must find the one board of
+// its kernel, whichever file it came from.
 #define FD_DEVICE [[maybe_unused]] inline
 #define FD_DEVICE_CALL [[maybe_unused]] inline __attribute__((noinline))
 

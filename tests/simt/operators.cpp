@@ -15,7 +15,7 @@ namespace {
 constexpr unsigned kOutput = simt::kRead | simt::kWrite | simt::kUninitialised;
 
 // Of the operator that runs, or the last one that did: the steps of `kept` share it. Never
-// destroyed, since what it registers with is gone when statics go.
+// destroyed, since what it registers with is gone when static data go.
 auto& scope = *new std::optional<simt::Buffers>;
 
 simt::Buffers& new_scope() {
