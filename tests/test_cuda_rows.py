@@ -7,6 +7,7 @@ import functools
 import sys
 
 import pytest
+import test_laws_agree as laws
 import torch
 from simt_build import ROOT
 from simt_engine import library, schedule
@@ -35,7 +36,6 @@ from strategies import (
     softmax,
 )
 from test_invariance import check_rows
-from test_laws_agree import CONFIGURATIONS
 
 sys.path.append(str(ROOT))
 from benchmarks import cases, data
@@ -76,7 +76,7 @@ def test_benchmarked_configurations(kind, size):
 def test_every_output(kind, size):
     """With kept ids, top_n, mixtures, orders and ties."""
     for i, (dtype, mix) in enumerate(((F32, 0.0), (BF16, 0.5), (F16, 1.0))):
-        params = stacked([make_config(c, mix) for c in list(CONFIGURATIONS.values())[i::3]])
+        params = stacked([make_config(c, mix) for c in list(laws.CONFIGURATIONS.values())[i::3]])
         x = data.make(kind, size, len(params), dtype)
         mask = (None, "words-1", "line-0.9")[i]
         mask = mask and make_mask(mask, len(params), size, 1)
@@ -118,7 +118,7 @@ def test_probabilities(kind, size):
 @pytest.mark.parametrize("kind", ["normal", "tied", "holes", "sunken", "two_values", "equal"])
 def test_generated_rows(kind):
     size = 65_537
-    params = stacked(CONFIGURATIONS.values())
+    params = stacked(laws.CONFIGURATIONS.values())
     rows = len(params)
     for i, dtype in enumerate((F32, BF16)):
         x = make_rows(kind, 1, size, i, dtype).expand(rows, size)
@@ -226,3 +226,31 @@ def test_strides_and_alignments_of_long_rows():
             view.copy_(x)
             with engine(EXECUTOR):
                 assert_same(sample(view, params, make_keys(3)), expected, f"{offset=} {stride=}")
+
+
+# The engines' own tests of long rows, as they are: minutes
+
+
+@pytest.fixture
+def engines_are_the_executor(monkeypatch):
+    monkeypatch.setattr(laws, "on_every_engine", both)
+    monkeypatch.setattr(laws, "FAST", [EXECUTOR])
+
+
+LONG = [
+    *((laws.test_long_rows, kind) for kind in ("normal", "peaked", "tied", "holes", "sunken", "two_values")),
+    *((laws.test_top_p_at_the_cut, 5000, offset, 1.0) for offset in (0.0, 900.0)),
+    *((laws.test_top_p_on_flat_rows, size) for size in (2048, 32_768, 70_000)),
+    *((laws.test_long_lists_of_ties, order, ties) for order in ORDERS for ties in TIES),
+    *((laws.test_top_k_on_long_rows, ties) for ties in TIES),
+    *((laws.test_top_n_of_long_rows, top_n) for top_n in (20, 32_768)),
+    *((laws.test_whole_rows_of_70000, kind) for kind in ("normal", "tied", "cliff", "denormal", "huge")),
+    *((laws.test_long_probabilities, kind) for kind in ("normal", "peaked", "equal", "integers")),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", LONG, ids=lambda call: "-".join([call[0].__name__, *map(str, call[1:])]))
+def test_long_rows_of_the_engines(engines_are_the_executor, call):
+    test, *arguments = call
+    test(*arguments)
