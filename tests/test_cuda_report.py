@@ -596,8 +596,10 @@ def test_goals_and_table():
     kernels[0]["spills"], entries[0]["per_element"]["90"], kernels[0]["occupancy"] = 8, 10.5, 0.4
     missed = {g.goal for g in cuda_report.goals_of(kernels, entries) if not g.reached}
     assert missed == {
-        "bytes spilled, every architecture", "occupancy, sm_90", "instructions per element: T, bfloat16, B = 1"
-    }  # fmt: skip
+        "bytes spilled, every architecture",
+        "occupancy, sm_90",
+        "instructions per element: T, bfloat16, B = 1",
+    }
     loop = {"arch": 90, "kernel": kernels[0]["name"], "function": "scan_blocks"}
     loops = [{**loop, "loads16": 2, "instructions": 98, "per_element": 12.25}]
     estimates = cuda_report.estimates_of(entries, kernels, loops)
