@@ -41,7 +41,7 @@ KERNEL = re.compile(
 LEAST_COVERED = 0.95
 # What covers the lines: tests of the executor, by -k.
 COVERING = (
-    ("test_cuda_executor.py", "schedules or keys or lane_and_block or bad_probabilities"),
+    ("test_cuda_executor.py", "schedules or keys or lane_and_block or bad_row or softmax or renormalisation"),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 
@@ -128,7 +128,6 @@ def lines_run(folder):
     return lines
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcov") is None, reason="no gcov")
 def test_lines_were_run(tmp_path):
     environment = {

@@ -33,9 +33,14 @@ MISTAKES = {
         r"board_slots\[\d+\](, which no thread has written|: reads \(RAW\) what thread \d+ wrote)",
     ),
     "a barrier between reading and writing": Mistake(
-        *("list.cuh", "drop_below", f"~uint64_t{{0}};\n    {BARRIER}", "~uint64_t{0};"),
+        *(
+            "list.cuh",
+            "gather",
+            f"{BARRIER}\n  if (thread_id() == 0) list_count()",
+            "if (thread_id() == 0) list_count()",
+        ),
         (ROWS, "top_k_and_top_n and index"),
-        r"race on (entries|count)\[\d+\]: .* what thread \d+ (wrote|read)",
+        r"race on count\[\d+\]: .* what thread \d+ (wrote|read)",
     ),
     "reads one token past a row": Mistake(
         *("row.cuh", "fetch", "at < end", "at <= end"),
@@ -43,7 +48,7 @@ MISTAKES = {
         r"reads 4 bytes .* ends 4 bytes past the end of x row 0 \(280 bytes\)",
     ),
     "writes one entry past a list": Mistake(
-        *("list.cuh", "gather_share", "at < kListCapacity", "at <= kListCapacity"),
+        *("list.cuh", "gather_block", "at < kListCapacity", "at <= kListCapacity"),
         (ROWS, "generated_rows and equal"),
         r"writes 8 bytes of shared memory at \d+ bytes into entries, .* out of bounds",
     ),

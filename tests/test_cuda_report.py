@@ -450,6 +450,23 @@ def test_float_ends():
     assert [f32(v) for v in lanes.r(10)[:4]] == [1, 1, 0, 1]
 
 
+def test_maxima_that_keep_a_nan():
+    lanes = Lanes()
+    lanes.warp.R[0] = np.array([1.0, math.nan, 3.0, -2.0] * 8, np.float32).view(np.uint32)
+    lanes.warp.R[1] = np.array([2.0, 3.0, math.nan, -5.0] * 8, np.float32).view(np.uint32)
+    lanes.do("FMNMX.NAN R8, R0, R1, !PT").do("HMNMX2.BF16_V2.NAN R9, R0, R1, !PT")
+    lanes.do("REDUX.MAX R10, R0").do("REDUX.MIN R11, R0")
+    assert [hex(v) for v in lanes.r(8)[:4]] == ["0x40000000", "0x7fffffff", "0x7fffffff", "0xc0000000"]
+    # The low halves of these floats are 0.
+    assert [hex(v) for v in lanes.r(9)[:4]] == ["0x40000000", "0x7fff0000", "0x7fff0000", "0xc0000000"]
+    assert hex(lanes.r(10)[7]) == "0xc0000000" and hex(lanes.r(11)[7]) == "0x3f800000"
+    lanes.warp.R[0], lanes.warp.R[1] = 0x3C00_C000, 0x7E00_3800  # float16: 1 and -2, NaN and 0.5
+    lanes.warp.R[2] = 0x4000_3C00
+    lanes.do("HMNMX2.NAN R12, R0, R1, !PT")
+    lanes.do("VHMNMX.NAN R13, R0, R2, R0, !PT")
+    assert hex(lanes.r(12)[0]) == "0x7fff3800" and hex(lanes.r(13)[0]) == "0x40003c00"
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_double_and_conversions(seed):
     lanes = Lanes(seed=seed, floats=True)

@@ -106,7 +106,7 @@ def test_probabilities(kind, size):
     keys = make_keys(2, 1)
     params = torch.cat([make_params(top_p=0.9), make_params(top_k=50, mix_eps=0.3)])
     asked = bits_of("logp", "n_kept", "rank", "kept")
-    for dtype in (F32, BF16):
+    for dtype in (F32, BF16, F16):  # in float16 most are subnormal
         both(sample, p.to(dtype), params, keys, None, make_mode(probs=True), asked)
         for n, replacement in ((1, True), (3000, True), (3000, False)):
             both(multinomial, p.to(dtype), keys, n, replacement)
@@ -147,6 +147,17 @@ def test_top_p_on_flat_rows(kind):
     params = torch.cat([make_params(t, p) for p in top_ps for t in (1.0, 5.0)])
     x = make_rows(kind, 1, 40_000, 4, BF16 if kind == "ramp" else F32).expand(len(params), -1)
     both(sample, x, params, make_keys(len(params)), None, 0, bits_of("n_kept", "kept_mass", "logp"))
+
+
+def test_float16_maxima_of_blocks():
+    """Subnormal, infinite and zero ones, which thread blocks hand on in float16."""
+    size, g = 40_000, torch.Generator().manual_seed(3)
+    scale = torch.tensor([2.0**-20, 2.0**-14, 0.0, -(2.0**-22), INF])[torch.arange(size) // 256 % 5]
+    x = (torch.randn(3, size, generator=g).abs() * -scale).half()
+    x[1, 20_000] = x[2, 30_000] = 2.0**-24
+    x[2, 39_999] = INF
+    for params in (make_params(1e-6), make_params(1e-6, top_k=900), make_params(1e-7, 0.3, 0.0, 0.5)):
+        both(sample, x, params, make_keys(3), None, make_mode(support="valid"), ALL, 9)
 
 
 # More blocks than shared memory holds

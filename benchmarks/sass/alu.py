@@ -24,6 +24,7 @@ from .floats import (
     fsetp,
     hadd2,
     hfma2,
+    hmnmx2,
     i2f,
     mufu,
 )
@@ -59,6 +60,7 @@ from .operands import (
     U64,
     Unknown,
     integer,
+    lanes_of,
     mask_of,
     predicate,
     refuse,
@@ -108,6 +110,14 @@ def vote(i):
             truth(w, e, FULL if result else 0)
 
     return run
+
+
+def redux(i):
+    """Over the active lanes, to a uniform register."""
+    mods = refuse(i, {"MAX", "MIN"})
+    d, a = i.operands
+    put, s, of = to_register(d), integer(a), max if "MAX" in mods else min
+    return lambda w, e: put(w, e, np.full(LANES, of(s(w)[lanes_of(e)]), U32))
 
 
 def r2ur(i):
@@ -175,8 +185,11 @@ OPCODES = {
     "F2F": f2f,
     "HADD2": hadd2,
     "HFMA2": hfma2,
+    "HMNMX2": hmnmx2,
+    "VHMNMX": hmnmx2,
     "SHFL": shfl,
     "VOTE": vote,
+    "REDUX": redux,
     "R2UR": r2ur,
     "S2R": s2r,
     "CS2R": cs2r,

@@ -169,16 +169,48 @@ def float_minmax(x, y, least):
 
 
 def fmnmx(i):
-    """FMNMX, and FMNMX3 of three."""
-    refuse(i, {"FTZ"})
+    """FMNMX, and FMNMX3 of three. NAN: a NaN where there is one."""
+    mods = refuse(i, {"FTZ", "NAN"})
     d, *sources, p = i.operands
     put, sp, sources = to_register(d), predicate(p), [float32(s) for s in sources]
 
     def run(w, e):
         least, out = lanes_of(sp(w)), sources[0](w)
         for s in sources[1:]:
-            out = float_minmax(out, s(w), least)
+            x = s(w)
+            either = np.isnan(out) | np.isnan(x)
+            out = float_minmax(out, x, least)
+            if "NAN" in mods:
+                out = np.where(either, QUIET_NAN.view(F32), out)
         put(w, e, out.view(U32))
+
+    return run
+
+
+def hmnmx2(i):
+    """HMNMX2.NAN, and VHMNMX.NAN of three: of both halves, the largest or least, or a NaN if there is one."""
+    mods = refuse(i, {"BF16_V2", "NAN"})
+    if "NAN" not in mods:
+        raise Unknown(i.opcode)
+    d, *sources, p = i.operands
+    put, sp, sources = to_register(d), predicate(p), [integer(s) for s in sources]
+
+    def halves(v):
+        """Both in float32, the low one first."""
+        if "BF16_V2" in mods:
+            return (v << U32(16)).view(F32), (v & U32(0xFFFF0000)).view(F32)
+        return tuple((v >> U32(n)).astype(np.uint16).view(np.float16).astype(F32) for n in (0, 16))
+
+    def run(w, e):
+        least, out = lanes_of(sp(w)), np.zeros(LANES, U32)
+        for n, (m, *others) in zip((0, 16), zip(*(halves(s(w)) for s in sources), strict=True), strict=True):
+            nan = np.isnan(m)
+            for x in others:
+                nan = nan | np.isnan(x)
+                m = float_minmax(m, x, least)
+            bits = m.view(U32) >> U32(16) if "BF16_V2" in mods else m.astype(np.float16).view(np.uint16)
+            out |= np.where(nan, U32(0x7FFF), bits.astype(U32)) << U32(n)
+        put(w, e, out)
 
     return run
 

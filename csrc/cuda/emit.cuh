@@ -58,7 +58,7 @@ FD_DEVICE int64_t emit_in_order(const Items& items, int64_t cols, int64_t n, uin
       }
     }
     __syncthreads();
-    if (threadIdx.x == 0) words.store(kWordCount, 0);
+    if (thread_id() == 0) words.store(kWordCount, 0);
     __syncthreads();
     items.for_each([&](auto x, int64_t id) {
       const uint64_t k = key_of(x, id);
@@ -72,7 +72,7 @@ FD_DEVICE int64_t emit_in_order(const Items& items, int64_t cols, int64_t n, uin
     const int found = int(words.load(kWordCount)), count = found < left ? found : left;
     if (count == 0) break;
 #pragma unroll 1
-    for (int i = int(threadIdx.x); i < count; i += kThreads) {
+    for (int i = thread_id(); i < count; i += kThreads) {
       const uint64_t k = keys.load(i), id = ids.load(i);
       int rank = 0;
 #pragma unroll 1

@@ -15,7 +15,7 @@ struct ListItems {
   template <typename Fn>
   __device__ void for_each(Fn fn) const {
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < n; i += kThreads) {
+    for (uint32_t i = uint32_t(thread_id()); i < n; i += kThreads) {
       const uint64_t e = list_entries().load(int(i));
       if (keeps(cut, entry_value(e), entry_id(e))) fn(entry_value(e), entry_id(e));
     }
@@ -62,13 +62,12 @@ FD_DEVICE Prefix find_among(const Items& items, const WeightRule& rule, Goal goa
   for (int phase = 0; phase < 2; ++phase) {
     const bool by_id = phase == 1;
     if (by_id) {
-      if (threadIdx.x == 0) board().put_wide(kWordBefore, board().wide(kWordAbove));
+      if (thread_id() == 0) board().put_wide(kWordBefore, board().wide(kWordAbove));
       __syncthreads();
     }
     const Found found = select_key(
         by_id ? 0 : order_key(items.cut.lo), by_id ? last_id() : order_key(rule.m), 0,
         [&](u128 total) {
-          if (!by_id) board().put_wide(kWordTotal, total);
           if (by_id || goal == Goal::kMass) return board().wide(kWordWanted);
           if (goal == Goal::kCount) return u128(board().word(kWordTopK));
           return ceil_mul(top_p_of(), total);
@@ -82,7 +81,7 @@ FD_DEVICE Prefix find_among(const Items& items, const WeightRule& rule, Goal goa
         });
     if (!found.reached) return {{0.0f, 0}, false};
     if (by_id) {
-      if (threadIdx.x == 0)
+      if (thread_id() == 0)
         board().put_wide(kWordAbove, board().wide(kWordAbove) + board().wide(kWordBefore));
       __syncthreads();
       return {{x, int64_t(last_id() - found.key)}, true};
@@ -92,16 +91,56 @@ FD_DEVICE Prefix find_among(const Items& items, const WeightRule& rule, Goal goa
   }
   return {{0.0f, 0}, false};
 }
-template <typename T>
+// The same for at most kThreads listed tokens, one a thread: each adds up what comes before it.
+FD_DEVICE Prefix rank_listed(uint32_t n, const Cut& base, const WeightRule& rule, Goal goal,
+                             bool ties_all) {
+  const uint32_t t = uint32_t(thread_id());
+  const Shared<uint64_t> entries = list_entries(), measures = bins().high;
+  uint64_t mine = 0, measure = 0;
+  if (t < n) {
+    mine = entries.load(int(t));
+    if (keeps(base, entry_value(mine), entry_id(mine)))
+      measure = goal == Goal::kCount ? 1 : weight_at(rule, entry_value(mine));
+    measures.store(int(t), measure);
+  }
+  u128 wanted = goal == Goal::kShare   ? ceil_mul(top_p_of(), block_sum(measure))
+                : goal == Goal::kCount ? u128(board().word(kWordTopK))
+                                       : board().wide(kWordWanted);
+  __syncthreads();
+  // All tokens of a value end together where ties do.
+  constexpr uint64_t kIds = ~uint32_t{0};
+  const uint64_t end = ties_all ? mine | kIds : mine, begin = ties_all ? mine & ~kIds : mine;
+  uint64_t before = 0, through = 0;
+  if (measure > 0) {
+#pragma unroll 1
+    for (uint32_t i = 0; i < n; ++i) {
+      const uint64_t entry = entries.load(int(i)), amount = measures.load(int(i));
+      if (entry < begin) before += amount;
+      if (entry <= end) through += amount;
+    }
+  }
+  const bool ends = before < wanted && through >= wanted;
+  const uint32_t last = block_max(ends ? t + 1 : 0);
+  if (last == 0) return {{0.0f, 0}, false};
+  if (t + 1 == last) {
+    board().put_wide(kWordAbove, through);
+    board().put_wide(kWordAt, 0);
+  }
+  __syncthreads();
+  const uint64_t entry = entries.load(int(last) - 1);
+  return {{entry_value(entry), ties_all ? kAllTies : entry_id(entry)}, true};
+}
 FD_DEVICE_CALL Prefix prefix_of_list(Cut base, Goal goal, bool ties_all) {
-  const Work<T> w = take_work<T>();
-  return find_among(ListItems{w.list.n, base}, w.rule, goal, ties_all);
+  const uint32_t n = posted_list().n;
+  const WeightRule rule = posted_rule();
+  if (n <= kThreads) return rank_listed(n, base, rule, goal, ties_all);
+  return find_among(ListItems{n, base}, rule, goal, ties_all);
 }
 template <typename T>
 FD_DEVICE Prefix prefix_of_row(Cut base, Goal goal, bool ties_all) {
   const Work<T> w = take_work<T>();
   __syncthreads();
-  if (threadIdx.x == 0) board().put(kWordBaseLast, uint64_t(base.last));
+  if (thread_id() == 0) board().put(kWordBaseLast, uint64_t(base.last));
   __syncthreads();
   return find_among(RowItems<T>{w, {base.lo, kWordBaseLast}}, w.rule, goal, ties_all);
 }
@@ -138,7 +177,7 @@ FD_DEVICE bool keeps_whole() { return board().word(kWordCut) >> 32 != 0; }
 // Both hold barriers.
 FD_DEVICE void post_cut(const Cut& cut, bool whole) {
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     board().put(kWordCut, uint64_t(whole) << 32 | bits_of(cut.lo));
     board().put(kWordCutLast, uint64_t(cut.last));
   }
@@ -156,28 +195,24 @@ FD_DEVICE Cut base_cut(bool by_mass) {
   return by_mass && !has_flag(kFlagJoint) ? posted_cut()
                                           : keep_all(posted_row<T>().smallest_valid());
 }
-// A prefix longer than the list that top-k made does not count where the shorter prefix does.
-FD_DEVICE bool ends_in_list(bool by_mass, const Cut& base) {
-  const List list = posted_list();
-  if (!by_mass) return list.held;
-  return listed(list, base) || (list.held && has_flag(kFlagJoint) && has_flag(kFlagTopK));
-}
-
-// What kWordStage says while top-k or top-p is under way: about the list as it was before (a second
-// pass may make another), and what is still to be done.
+// What kWordStage says while top-k or top-p is under way: what a list means, and what is still to
+// be done.
 enum Stage : uint64_t {
-  kEndsInList = 1,
-  kOnList = 2,
-  kNeedsSum = 4,   // the exact S
-  kNeedsPass = 8,  // over the row, for a list and the estimate of S
-  kEstimates = 16,
-  kExtended = 32,  // the list holds what comes after an earlier one
+  kOnList = 1,      // the list holds all that there is to choose from
+  kEndsInList = 2,  // a prefix that is longer than the list does not count
+  kNeedsPass = 4,   // over the row: for the estimate of S, or group keys
+  kEstimates = 8,
+  kNeedsSum = 16,  // the exact S
+  kNeedsList = 32,
+  kAgain = 64,    // the estimate has not decided
+  kNoList = 128,  // more tokens than one holds
+  kLonger = 256,  // the list was too short
 };
 FD_DEVICE bool in_stage(Stage s) { return board().word(kWordStage) & s; }
 // Holds barriers.
 FD_DEVICE void set_stage(uint64_t on, uint64_t off) {
   __syncthreads();
-  if (threadIdx.x == 0) board().put(kWordStage, (board().word(kWordStage) | on) & ~off);
+  if (thread_id() == 0) board().put(kWordStage, (board().word(kWordStage) | on) & ~off);
   __syncthreads();
 }
 
@@ -187,89 +222,180 @@ template <typename T>
 FD_DEVICE void begin_stage() {
   const bool by_mass = cuts_by_mass();
   const Cut base = base_cut<T>(by_mass);
-  const bool ends = ends_in_list(by_mass, base);
-  const bool on_list = ends && (!by_mass || listed(posted_list(), base));
+  const List list = posted_list();
   uint64_t stage = 0;
-  if (ends) stage |= kEndsInList;
-  if (on_list) stage |= kOnList;
-  if (!on_list && by_mass) {
+  if (by_mass && !listed(list, base)) {
     // An estimate is made of logits only, and counts every tie of the base.
     const bool rough = posted_rule().kind == WeightKind::kLogits && base.last == kAllTies;
-    stage |= rough ? kEstimates : kNeedsSum;
-    if (rough || !posted_list().held) stage |= kNeedsPass;
+    stage |= rough ? kEstimates | kNeedsPass : kNeedsSum;
+    // In the joint order the shorter prefix counts, and that of top-k is on the list.
+    stage |= list.held && has_flag(kFlagJoint) && has_flag(kFlagTopK) ? kEndsInList : kNeedsList;
+  } else if (list.held) {
+    stage |= kOnList | kEndsInList;
+  } else {
+    stage |= kNeedsList;
   }
-  if (!on_list && !by_mass && !list_was_tried() && wanted_list(posted_row<T>().cols()) > 0)
-    stage |= kNeedsPass;
+  if ((stage & kNeedsList) && !posted_groups().any()) stage |= kNeedsPass;
+  if (!by_mass && wanted_list(posted_row<T>().cols()) == 0) stage = kNoList;
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     board().put(kWordStage, stage);
-    board().put_wide(kWordBelow, 0);
+    post_pass(base.lo, stage & kEstimates);
+    board().put(kWordMore, bits_of(0.5f));
   }
   __syncthreads();
 }
 
-// The targets less what an earlier list weighs, which ends where the next begins. False where the
-// rest is sure to need more tokens than a list holds.
-FD_DEVICE bool extend_list() {
-  const List list = posted_list();
-  const u128 total = board().wide(kWordTotal), wanted = board().wide(kWordWanted);
-  const uint64_t each = weight_at(posted_rule(), list.lo);  // no later token weighs more
-  if (wanted - total > u128(each) * kListCapacity * 2) return false;
+// The exact target of top-p.
+template <typename T>
+FD_DEVICE void post_target() {
+  const u128 sum = row_sums<T>(posted_rule(), base_cut<T>(true), false).s;
   __syncthreads();
-  if (threadIdx.x == 0) {
-    const u128 most = board().wide(kWordMost);
-    board().put_wide(kWordWanted, wanted - total);
-    board().put_wide(kWordMost, most > total ? most - total : 0);
-    board().put_wide(kWordBelow, board().wide(kWordBelow) + total);
-    board().put(kWordHi, bits_of(list.lo));
+  if (thread_id() == 0) {
+    const u128 wanted = ceil_mul(top_p_of(), sum);
+    board().put_wide(kWordWanted, wanted);
+    board().put_wide(kWordMost, wanted);
   }
-  set_stage(kNeedsPass | kExtended, kEstimates);
-  return true;
+  __syncthreads();
 }
 
-// Cuts by top-k or top-p: on the list, by an estimate of S and then by S itself; or in the row.
+// A value that tokens of top-p's share of the weight are likely to reach, at or above least. A
+// guess from n groups: that their maxima are to their weights what they are on the whole, with a
+// part `more` of the rest added.
+FD_DEVICE float value_of_share(int n, float least, float more) {
+  constexpr int kUnit = 24;  // 4096 groups of 2^19 units each add up to less than 2^32
+  static_assert(uint64_t{kMaxGroups} << (kWeightBits - kUnit) < uint64_t{1} << 32, "units");
+  const WeightRule rule = posted_rule();
+  // Below this a group weighs less than a unit, of logits.
+  const float light = rule.m - 0.7f * float(kWeightBits - kUnit + 1) * temperature_of();
+  const float from = rule.kind == WeightKind::kLogits && light > least ? light : least;
+  const auto units_of = [&](uint32_t key) {
+    const float x = value_of_group_key(key);
+    return x < from ? 0u : uint32_t(weight_at(rule, x) >> kUnit);
+  };
+  const uint32_t lowest = group_key(from), top = group_key(rule.m);
+  uint64_t units = 0;
+#pragma unroll 1
+  for (int i = thread_id(); i < n; i += kThreads) {
+    const uint32_t key = group_keys().load(i);
+    if (key >= lowest && key <= top) units += units_of(key);
+  }
+  const float share = top_p_of() + (1.0f - top_p_of()) * more;
+  const uint32_t wanted = uint32_t(share * float(block_sum(units)));
+  const uint32_t key = key_threshold(
+      n, lowest, top, wanted == 0 ? 1 : wanted,
+      [](int i) { return uint32_t(group_keys().load(i)); }, units_of);
+  return key == 0 ? least : larger(value_of_group_key(key), least);
+}
+
+// Gathers the list that top-k or top-p asks for, where the groups say what it must hold.
+template <typename T>
+FD_DEVICE void make_list() {
+  const bool by_mass = cuts_by_mass();
+  const Work<T> w = take_work<T>();
+  const Groups groups = posted_groups();
+  const int n = groups.any() ? groups.of_blocks(w.row.blocks) : 0;
+  const float least = base_cut<T>(by_mass).lo;
+  const float lo =
+      by_mass ? value_of_share(n, least, float_of(uint32_t(board().word(kWordMore))))
+              : value_of_count(n, least, group_key(w.rule.m), uint32_t(board().word(kWordTopK)));
+  // Few tokens are listed without being asked for.
+  const bool few = w.row.cols() <= kListCapacity || w.row.masked();
+  List list;
+  if (w.row.cols() < kMaxListed && (few || lo > least))
+    list = gather(w.row, w.maxima, groups, lo, 0, w.row.blocks);
+  leave_list(list);
+}
+
+// Where values are spread over many: the row's weight in 256 bins of equal width in x, then a list
+// of the tokens of the bin in which the prefix ends. Not reached: there are too many of them.
+template <typename T>
+FD_DEVICE Prefix prefix_by_bins() {
+  const Work<T> w = take_work<T>();
+  const Cut base = base_cut<T>(true);
+  __syncthreads();
+  if (thread_id() == 0) board().put(kWordBaseLast, uint64_t(base.last));
+  __syncthreads();
+  const PostedCut cut{base.lo, kWordBaseLast};
+  // A nucleus ends above (1 - p) S / V, and S is at least the weight of the maximum.
+  const float share = (1.0f - top_p_of()) / float(w.row.cols());
+  const float least = lightest_value<T>(uint64_t(share * float(uint64_t{1} << kWeightBits)) | 1);
+  const float lo = least > base.lo ? least : base.lo;
+  const float scale = 255.0f / larger(w.rule.m - lo, 0x1p-100f);
+  const auto bin_of = [&](float x) {
+    const float b = (w.rule.m - x) * scale;
+    return b < 255.0f ? 255 - int(b) : 0;  // the largest first, as select_key goes
+  };
+  const Found found = select_key(
+      0, 255, 0, [](u128 total) { return ceil_mul(top_p_of(), total); },
+      [&](const BinAdder& add) {
+        for_kept(w, cut,
+                 [&](float x, int, int) { add(uint64_t(bin_of(x)), weight_at(w.rule, x)); });
+      });
+  if (!found.reached) return {{0.0f, 0}, false};
+  if (thread_id() == 0) list_count().store(0, 0);
+  __syncthreads();
+  for_kept(w, cut, [&](float x, int place, int b) {
+    if (bin_of(x) != int(found.key)) return;
+    const uint32_t at = list_count().add(0, 1);
+    if (at < kListCapacity) list_entries().store(int(at), entry_of(x, int64_t(b) * kBlock + place));
+  });
+  __syncthreads();
+  const uint32_t n = list_count().load(0);
+  if (n > kListCapacity || w.row.cols() >= kMaxListed) return {{0.0f, 0}, false};
+  leave_list(List{n, 0.0f, false});
+  return prefix_of_list(base, Goal::kMass, has_flag(kFlagTiesAll));
+}
+
+// After a list that was too short for top-p: a guess for the next. What the list leaves out of S
+// shrinks as what the groups leave out does, and a fifth more.
+constexpr uint32_t kTooMany = kListCapacity * 5 / 8;  // then the next would hardly fit
+FD_DEVICE void ask_for_more() {
+  const Cut base = keep_all(posted_list().lo);
+  const float mass = float(mass_on_list(base)) * top_p_of();
+  const float left_out = 1.0f - mass / float(to_double(board().wide(kWordMost)));
+  const float before = 1.0f - float_of(uint32_t(board().word(kWordMore)));
+  const float more = 1.0f - before * (1.0f - top_p_of()) / larger(left_out, 0x1p-20f) * 0.8f;
+  __syncthreads();
+  if (thread_id() == 0) board().put(kWordMore, bits_of(larger(more, 0.6f)));
+  set_stage(kNeedsList | kLonger, 0);
+}
+
+// Cuts by top-k or top-p: on a list, by an estimate of S and then by S itself; or in the row.
 template <typename T>
 FD_DEVICE void cut_prefix() {
   begin_stage<T>();
 #pragma unroll 1
-  for (int attempt = 0; attempt < 6; ++attempt) {
-    const bool by_mass = cuts_by_mass();
-    if (in_stage(kNeedsPass)) {
-      uint32_t want = posted_list().held && !in_stage(kExtended) ? 0 : kListWant;
-      if (!by_mass) want = wanted_list(posted_row<T>().cols());
-      second_pass<T>(base_cut<T>(by_mass).lo, want, in_stage(kEstimates));
-      set_stage(0, kNeedsPass);
-    }
-    if (!posted_list().held) break;
-    if (in_stage(kNeedsSum)) {
-      const u128 sum = row_sums<T>(posted_rule(), base_cut<T>(true), false).s;
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        board().put_wide(kWordWanted, ceil_mul(top_p_of(), sum) - board().wide(kWordBelow));
-        board().put_wide(kWordMost, 0);
-      }
-      set_stage(0, kNeedsSum);
-    }
-    const bool by_estimate = by_mass && !in_stage(kOnList);
-    const Goal goal = by_estimate ? Goal::kMass : by_mass ? Goal::kShare : Goal::kCount;
-    const Prefix p = prefix_of_list<T>(base_cut<T>(by_mass), goal, has_flag(kFlagTiesAll));
+  for (;;) {  // three times at most: one stage more is set each time
+    if (in_stage(kNeedsPass)) second_pass<T>();
+    if (in_stage(kNeedsSum)) post_target<T>();
+    if (in_stage(kNeedsList)) make_list<T>();
+    set_stage(0, kNeedsPass | kNeedsList);
+    if (in_stage(kNoList) || !posted_list().held) break;
+    const bool by_mass = cuts_by_mass(), by_target = by_mass && !in_stage(kOnList);
+    const Goal goal = by_target ? Goal::kMass : by_mass ? Goal::kShare : Goal::kCount;
+    const Prefix p = prefix_of_list(base_cut<T>(by_mass), goal, has_flag(kFlagTiesAll));
     if (!p.reached) {
       if (in_stage(kEndsInList)) return;  // fewer than k tokens, or a longer prefix than top-k's
-      if (by_estimate && extend_list()) continue;
-      break;
+      if (!by_mass || in_stage(kLonger) || posted_list().n > kTooMany) break;
+      ask_for_more();
+      continue;
     }
-    if (!by_estimate ||
+    if (!by_target || in_stage(kNeedsSum) ||
         board().wide(kWordMost) <= board().wide(kWordAbove) + board().wide(kWordAt)) {
       narrow(p.cut);
-      if (in_stage(kExtended)) leave_list(List{0, 0.0f, false}, true);
       return;
     }
-    set_stage(kNeedsSum, 0);
+    if (in_stage(kAgain)) break;
+    set_stage(kNeedsSum | kAgain, 0);
   }
   const bool by_mass = cuts_by_mass();
-  if (in_stage(kExtended)) leave_list(List{0, 0.0f, false}, true);
-  const Prefix p = prefix_of_row<T>(base_cut<T>(by_mass), by_mass ? Goal::kShare : Goal::kCount,
-                                    has_flag(kFlagTiesAll));
+  leave_list(List{});
+  Prefix p{};
+  if (by_mass) p = prefix_by_bins<T>();
+  if (!p.reached)
+    p = prefix_of_row<T>(base_cut<T>(by_mass), by_mass ? Goal::kShare : Goal::kCount,
+                         has_flag(kFlagTiesAll));
   if (p.reached) narrow(p.cut);
 }
 
@@ -287,7 +413,7 @@ FD_DEVICE void choose_kept() {
 #pragma unroll 1
   for (int step = 0; step < 4; step = int(board().word(kWordStep)) + 1) {
     __syncthreads();
-    if (threadIdx.x == 0) board().put(kWordStep, uint64_t(step));
+    if (thread_id() == 0) board().put(kWordStep, uint64_t(step));
     __syncthreads();
     if (step == 0 || step == 3) {
       const uint64_t least = board().word(step == 0 ? kWordPreWeight : kWordPostWeight);

@@ -51,7 +51,7 @@ FD_DEVICE_CALL void add_up(Global<u128> sums, int blocks) {
   u128 before = 0;
 #pragma unroll 1
   for (int first = 0; first < blocks; first += kThreads) {
-    const int b = first + int(threadIdx.x);
+    const int b = first + thread_id();
     const uint64_t here = b < blocks ? uint64_t(sums.load(b)) : 0;
     const uint64_t from_here = block_suffix(here);  // 256 * 2^51 at most
     const uint64_t all = block_broadcast(0, from_here);
@@ -70,7 +70,7 @@ FD_DEVICE_CALL void store_arrivals(NoiseSource noise, Global<uint64_t> arrivals,
   const Work<T> w = take_work<T>();
 #pragma unroll 1
   for (int b = begin; b < end; ++b) {
-    const int64_t id = int64_t(b) * kBlock + int64_t(threadIdx.x);
+    const int64_t id = int64_t(b) * kBlock + int64_t(thread_id());
     if (id >= w.row.cols()) break;
     const uint64_t weight = weight_at(w.rule, value_at(w.row, id));
     arrivals.store(id, weight == 0 ? kNoArrival : arrival_value(noise, kPurposeOrder, id, weight));
@@ -85,11 +85,11 @@ __global__ void __launch_bounds__(kThreads, kResident)
   const int split = int(int64_t(blockIdx.x) % space.rows.splits);
   post_row<T>(call.x, MaskView{}, row, true, space.rows.maxima_of<T>(), space.rows.spreads_of());
   if (!kReplace) post_key(call.keys, row);
-  const RowFacts facts = read_row<T>(space.rows, row, 0);
+  const RowFacts facts = read_row<T>(space.rows, row, false);
   leave_rule(weight_rule(facts.max, 1.0f, true));
   if (split == 0) {
     put(call.status, row, facts.status);
-    if (threadIdx.x == 0)
+    if (thread_id() == 0)
       space.rows.law_of(row).store(
           0, RowLaw{posted_rule(), Cut{0.0f, 0}, 1.0, 0.0, facts.status, false});
   }
@@ -197,7 +197,7 @@ struct ArrivalItems {
   template <typename Fn>
   __device__ void for_each(Fn fn) const {
     constexpr int kAtOnce = 4;
-    int64_t id = int64_t(threadIdx.x);
+    int64_t id = int64_t(thread_id());
 #pragma unroll 1
     for (; id < cols; id += kAtOnce * kThreads) {
       uint64_t a[kAtOnce];
@@ -228,7 +228,7 @@ static __global__ void __launch_bounds__(kThreads, kResident)
         [&](int64_t j, uint64_t, int64_t id) { ids.store(j, id); });
   if (ok && had < call.num_samples) put(call.status, row, kEmpty);
 #pragma unroll 1
-  for (int64_t j = had + int64_t(threadIdx.x); j < call.num_samples; j += kThreads)
+  for (int64_t j = had + int64_t(thread_id()); j < call.num_samples; j += kThreads)
     ids.store(j, int64_t{-1});
 }
 

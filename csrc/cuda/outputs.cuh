@@ -10,12 +10,12 @@ namespace fusedraw::cuda {
 // One row's value, by one thread, where it is asked for.
 template <typename O, typename V>
 FD_DEVICE void put(O* out, int64_t row, V value) {
-  if (out != nullptr && threadIdx.x == 0) store_global(out + row, O(value));
+  if (out != nullptr && thread_id() == 0) store_global(out + row, O(value));
 }
 
 FD_DEVICE void fill_top(int64_t* ids, float* logps, int64_t from, int64_t n, float logp) {
 #pragma unroll 1
-  for (int64_t j = from + int64_t(threadIdx.x); j < n; j += kThreads) {
+  for (int64_t j = from + int64_t(thread_id()); j < n; j += kThreads) {
     store_global(ids + j, int64_t{-1});
     store_global(logps + j, logp);
   }
@@ -59,9 +59,9 @@ FD_DEVICE_CALL float second_value() {
   const Work<T> w = take_work<T>();
   float second = -inf32();
 #pragma unroll 1
-  for (int b = int(threadIdx.x); b < w.row.blocks; b += kThreads)
+  for (int b = thread_id(); b < w.row.blocks; b += kThreads)
     if (b != int(first / kBlock)) second = larger(second, w.maxima.load(b));
-  const int64_t id = first / kBlock * kBlock + int64_t(threadIdx.x);
+  const int64_t id = first / kBlock * kBlock + int64_t(thread_id());
   if (id != first) second = larger(second, value_at(w.row, id));
   return from_order_key(block_max(order_key(second)));
 }
@@ -72,7 +72,7 @@ FD_DEVICE_CALL void store_top(int64_t* ids, float* logps, int64_t n, double ls) 
   const Work<T> w = take_work<T>();
   const WeightRule at_one = weight_rule(w.rule.m, 1.0f, false);
   __syncthreads();
-  if (threadIdx.x == 0) board().put(kWordBaseLast, uint64_t(kAllTies));
+  if (thread_id() == 0) board().put(kWordBaseLast, uint64_t(kAllTies));
   __syncthreads();
   const int64_t had = emit_in_order(
       RowItems<T>{w, {w.row.smallest_valid(), kWordBaseLast}}, w.row.cols(), n, ~uint32_t{0},
@@ -89,7 +89,7 @@ FD_DEVICE_CALL void store_top(int64_t* ids, float* logps, int64_t n, double ls) 
 template <typename T>
 FD_DEVICE void store_counts(const SampleOutputs& out, bool over_valid) {
   const bool mixing = mix_eps_of() > 0.0f;
-  if (threadIdx.x == 0) board().put(kWordSupport, 0);
+  if (thread_id() == 0) board().put(kWordSupport, 0);
 #pragma unroll 1
   for (int i = 0; i < 3; ++i) {
     const bool wanted = i == 0   ? out.rank != nullptr
@@ -106,7 +106,7 @@ FD_DEVICE void store_counts(const SampleOutputs& out, bool over_valid) {
     const int64_t row = posted_row_number();
     if (i == 0) put(out.rank, row, n - 1);
     if (i == 1) put(out.n_kept, row, n);
-    if (i != 0 && threadIdx.x == 0) board().put(kWordSupport, uint64_t(n));
+    if (i != 0 && thread_id() == 0) board().put(kWordSupport, uint64_t(n));
   }
 }
 
@@ -135,7 +135,7 @@ FD_DEVICE void post_sums(const SampleOutputs& out) {
       sums = row_sums<T>(i == 2 ? at_one : rule, i == 1 ? posted_cut() : all, i == 0 && stats);
     }
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (thread_id() == 0) {
       board().put_wide(i == 0 ? kWordSum : i == 1 ? kWordSumKept : kWordSumAtOne, sums.s);
       if (i == 0) {
         board().put_wide(kWordSumG, sums.g);
@@ -188,7 +188,7 @@ FD_DEVICE void by_products(const SampleOutputs& out, bool over_valid) {
   }
   store_counts<T>(out, over_valid);
   post_sums<T>(out);
-  if (threadIdx.x == 0) store_figures<T>(out, over_valid);
+  if (thread_id() == 0) store_figures<T>(out, over_valid);
   if (out.top_n > 0) {
     const int64_t at = posted_row_number() * out.top_n;
     store_top<T>(out.top_ids + at, out.top_logps + at, out.top_n,

@@ -27,105 +27,121 @@ FD_DEVICE bool can_pass_on(const Space& space, uint32_t want) {
   return want > 0 && want + want / 4 <= kPassedOn && space.per_split <= kMaxPassedBlocks;
 }
 
-// Holds a barrier.
-template <typename T>
-FD_DEVICE List new_list(const Row<T>& r, uint32_t want) {
-  if (threadIdx.x == 0) {
-    list_count().store(0, 0);
-    board().put(kWordHi, bits_of(inf32()));
+// Of a part's list, what reaches the returned value goes to the workspace, as offsets from the
+// part's first token: at least as many as are wanted, where the part has them. The list is given up
+// where they are too many. Holds barriers.
+FD_DEVICE float pass_on(List& list, const Global<uint16_t>& to, int64_t first_id, uint32_t top_key,
+                        uint32_t want) {
+  const auto key_of = [](int i) { return entry_key(list_entries().load(i)); };
+  uint32_t least = order_key(list.lo);
+  if (list.held && list.n > uint32_t(kPassedOn)) {
+    const uint32_t key =
+        key_threshold(int(list.n), least, top_key, want, key_of, [](uint32_t) { return 1u; });
+    least = key > least ? key : least;
   }
   __syncthreads();
-  return {0, r.smallest_valid(), want > 0};
+  if (thread_id() == 0) list_count().store(0, 0);
+  __syncthreads();
+#pragma unroll 1
+  for (uint32_t i = uint32_t(thread_id()); i < list.n && list.held; i += kThreads) {
+    if (key_of(int(i)) < least) continue;
+    const uint32_t at = list_count().add(0, 1);
+    if (at < uint32_t(kPassedOn)) to.store(at, entry_id(list_entries().load(int(i))) - first_id);
+  }
+  __syncthreads();
+  list.n = list_count().load(0);
+  list.held = list.held && list.n <= uint32_t(kPassedOn);
+  return from_order_key(least);
 }
 
 // One part of a row: maxima to the workspace, findings to its record.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kResident) scan_part_kernel(RowTask task, Space space) {
+__global__ void __launch_bounds__(kThreads, kResidentParts)
+    scan_part_kernel(RowTask task, Space space) {
   const int64_t row = int(blockIdx.x) / space.splits;
   const int split = int(blockIdx.x) % space.splits;
   post_row<T>(task.x, task.mask, row, task.options.probs, space.maxima_of<T>(), space.spreads_of());
   const Row<T> r = posted_row<T>();
-  uint32_t want = want_of(task, row);
-  if (!can_pass_on(space, want)) want = 0;
-  List list = new_list(r, want);
+  const uint32_t want = want_of(task, row);
+  const bool lists = can_pass_on(space, want);
   const int begin = split * space.per_split, end = begin + space.per_split;
   const int last = end < r.blocks ? end : r.blocks;
   const Maxima<T> maxima{space.per_split <= kSharedBlocks, begin};
-  const PartFacts facts = scan_blocks(r, begin, last, maxima, list, want);
+  const Groups groups = lists ? make_groups(space.per_split, begin) : Groups{0, begin};
+  const uint32_t max_key = scan_blocks(r, begin, last, maxima, groups);
   if (maxima.is_near) {
 #pragma unroll 1
-    for (int b = begin + int(threadIdx.x); b < last; b += kThreads)
+    for (int b = begin + thread_id(); b < last; b += kThreads)
       Maxima<T>{false, 0}.store(b, near_maxima().load(b - begin), near_spreads().load(b - begin));
   }
-  if (list.held && list_count().load(0) > kPassedOn) raise(list, want, kPassedOn, false);
-  const uint32_t n = list.held ? list_count().load(0) : 0;
-  if (threadIdx.x == 0) {
-    uint32_t flags = 0;
-    if (facts.nan) flags |= kPartNan;
-    if (facts.negative) flags |= kPartNegative;
-    if (list.held) flags |= kPartHasList;
-    space.records_of(row).store(split, PartRecord{facts.max_key, flags, order_key(list.lo), n});
+  List list;
+  if (lists) {
+    const float lo =
+        value_of_count(groups.of_blocks(last - begin), r.smallest_valid(), max_key >> 16, want);
+    list = gather(r, maxima, groups, lo, begin, last);
+    list.lo = pass_on(list, space.passed_of(row, split), int64_t(begin) * kBlock, max_key, want);
   }
-  if (threadIdx.x < n)
-    space.passed_of(row, split)
-        .store(threadIdx.x,
-               entry_id(list_entries().load(int(threadIdx.x))) - int64_t(begin) * kBlock);
+  if (thread_id() == 0)
+    space.records_of(row).store(split, PartRecord{max_key, list.held, order_key(list.lo), list.n});
 }
 
 // What the parts found. Their candidates become the list: it holds all of the row's tokens down to
 // the highest of their thresholds, and that part alone has as many as are wanted.
 template <typename T>
-FD_DEVICE PartFacts collect_parts(const Row<T>& r, List& list, const Space& space, int64_t row,
-                                  uint32_t want) {
-  const int t = int(threadIdx.x);
-  PartRecord part{0, kPartHasList, 0, 0};
+FD_DEVICE uint32_t collect_parts(const Row<T>& r, List& list, const Space& space, int64_t row,
+                                 uint32_t want) {
+  const int t = thread_id();
+  PartRecord part{0, 1, 0, 0};
   if (t < space.splits) part = space.records_of(row).load(t);
-  PartFacts facts;
-  facts.max_key = block_max(part.max_key);
-  facts.nan = __syncthreads_or(part.flags & kPartNan) != 0;
-  facts.negative = __syncthreads_or(part.flags & kPartNegative) != 0;
-  const bool lists = __syncthreads_and(part.flags & kPartHasList) != 0 && can_pass_on(space, want);
+  const uint32_t max_key = block_max(part.max_key);
+  const bool lists = __syncthreads_and(int(part.has_list)) != 0 && can_pass_on(space, want);
   const uint32_t lo = block_max(part.lo_key);
-  if (t < space.splits) list_bins().store(t, part.count);
+  if (t < space.splits) threshold_bins().store(t, part.count);
   if (r.blocks <= kSharedBlocks) {
 #pragma unroll 1
-    for (int b = int(threadIdx.x); b < r.blocks; b += kThreads) {
+    for (int b = thread_id(); b < r.blocks; b += kThreads) {
       near_maxima().store(b, to_float(Maxima<T>::far().load(b)));
       near_spreads().store(b, Maxima<T>::far_spreads().load(b));
     }
   }
-  list = new_list(r, lists ? want : 0);
+  __syncthreads();
+  if (thread_id() == 0) list_count().store(0, 0);
+  __syncthreads();
+  list = {0, from_order_key(lo), lists};
   if (lists) {
-    list.lo = from_order_key(lo);
 #pragma unroll 1
     for (int s = 0; s < space.splits; ++s) {
-      const uint32_t n = list_bins().load(s);
-      if (threadIdx.x < n) {
-        const int64_t id =
-            int64_t(s) * space.per_split * kBlock + space.passed_of(row, s).load(threadIdx.x);
+      const int n = int(threshold_bins().load(s));
+      if (t < n) {
+        const int64_t id = int64_t(s) * space.per_split * kBlock + space.passed_of(row, s).load(t);
         const float x = value_at(r, id);
         if (x >= list.lo) list_entries().store(int(list_count().add(0, 1)), entry_of(x, id));
       }
     }
+    __syncthreads();
+    list.n = list_count().load(0);
   }
-  return facts;
+  return max_key;
 }
 
-// The first pass, whoever makes it. Leaves maxima and list for take_work().
+// The first pass, whoever makes it. Leaves maxima, and list or groups where the filters may ask for
+// them (`lists`), for take_work().
 template <typename T>
-FD_DEVICE RowFacts read_row(const Space& space, int64_t row, uint32_t want) {
+FD_DEVICE RowFacts read_row(const Space& space, int64_t row, bool lists) {
   const Row<T> r = posted_row<T>();
-  List list = new_list(r, want);
-  bool tried = true;
-  PartFacts facts;
+  const uint32_t want = lists ? wanted_list(r.cols()) : 0;
+  List list;
+  Groups groups{0, 0};
+  uint32_t max_key = 0;
   if (space.splits > 1) {
-    facts = collect_parts(r, list, space, row, want);
-    tried = can_pass_on(space, want);
+    max_key = collect_parts(r, list, space, row, want);
   } else {
-    facts = scan_blocks(r, 0, r.blocks, Maxima<T>{r.blocks <= kSharedBlocks, 0}, list, want);
+    if (lists && may_list(r.cols())) groups = make_groups(r.blocks, 0);
+    max_key = scan_blocks(r, 0, r.blocks, Maxima<T>{r.blocks <= kSharedBlocks, 0}, groups);
   }
-  leave_list(list, tried);
-  return judge(facts, r.probs);
+  if (thread_id() == 0) leave_groups(groups);
+  leave_list(list);
+  return judge(max_key, r.probs());
 }
 
 }  // namespace fusedraw::cuda

@@ -31,17 +31,20 @@ FD_DEVICE float top_p_of() { return float_of(uint32_t(board().word(kWordTopP)));
 FD_DEVICE float mix_eps_of() { return float_of(uint32_t(board().word(kWordTopP) >> 32)); }
 FD_DEVICE float temperature_of() { return float_of(uint32_t(board().word(kWordFlags) >> 32)); }
 
-// Tokens to gather for top-k; 0: none.
+// Tokens to list for top-k; 0: none.
 FD_DEVICE uint32_t wanted_list(int64_t cols) {
   if (!has_flag(kFlagTopK) || cols > (int64_t{1} << 32)) return 0;
   const uint64_t k = board().word(kWordTopK);
   return k <= kListWant ? uint32_t(k) : 0;
 }
 
+// Whether a list of the largest tokens may be asked for.
+FD_DEVICE bool may_list(int64_t cols) { return has_flag(kFlagTopP) || wanted_list(cols) > 0; }
+
 // Thread 0 works it out; a barrier at the end.
 FD_DEVICE void post_plan(const ParamsView& view, const Options& options, int64_t row,
                          int64_t cols) {
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     RowParams p;
     uint64_t flags = 0;
     if (load_params(view, row, p)) {
@@ -68,7 +71,7 @@ FD_DEVICE void post_plan(const ParamsView& view, const Options& options, int64_t
 }
 
 FD_DEVICE void post_key(const KeysView& keys, int64_t row) {
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     const Global<const uint64_t> key(keys.data + row * keys.row_stride);
     board().put(kWordSeed, key.load(0));
     board().put(kWordOffset, key.load(1));

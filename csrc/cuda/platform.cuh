@@ -78,7 +78,6 @@ FD_DEVICE float rough_exp2(float t) {
 }
 // The larger one; of a NaN and a number, the number.
 FD_DEVICE float larger(float a, float b) { return fmaxf(a, b); }
-FD_DEVICE bool unordered(float a, float b) { return !(a >= b) && !(a < b); }
 // v, but the compiler does not know that: what is computed from it stays behind this point.
 FD_DEVICE uint32_t opaque(uint32_t v) {
   asm volatile("" : "+r"(v));
@@ -90,6 +89,58 @@ FD_DEVICE float half_to_float(uint16_t bits) {
   asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
   return y;
 }
+
+// Thread blocks that shall fit a multiprocessor: with 4, a thread has 64 registers, which the
+// compiler makes do with on these architectures only. Of the kernel that scans parts of rows:
+// kResidentParts.
+#if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ <= 900
+constexpr int kResident = 4, kResidentParts = 4;
+#else
+constexpr int kResident = 3, kResidentParts = 2;
+#endif
+
+#if __CUDA_ARCH__ >= 800
+// The larger one, or a NaN if there is one; of floats, and of both halves of a word.
+FD_DEVICE float larger_or_nan(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
+FD_DEVICE uint32_t larger_bfloat16s(uint32_t a, uint32_t b) {
+  uint32_t y;
+  asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+FD_DEVICE uint32_t larger_float16s(uint32_t a, uint32_t b) {
+  uint32_t y;
+  asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(y) : "r"(a), "r"(b));
+  return y;
+}
+// Of a whole warp.
+FD_DEVICE uint32_t warp_max(uint32_t v) { return __reduce_max_sync(0xffffffffu, v); }
+FD_DEVICE uint32_t warp_min(uint32_t v) { return __reduce_min_sync(0xffffffffu, v); }
+#else
+FD_DEVICE float larger_or_nan(float a, float b) { return a != a || a > b ? a : b; }
+FD_DEVICE uint32_t larger_bfloat16s(uint32_t a, uint32_t b) {
+  const float low = larger_or_nan(__uint_as_float(a << 16), __uint_as_float(b << 16));
+  const float high =
+      larger_or_nan(__uint_as_float(a & 0xffff0000u), __uint_as_float(b & 0xffff0000u));
+  return __float_as_uint(high) | __float_as_uint(low) >> 16;
+}
+FD_DEVICE uint32_t larger_float16s(uint32_t a, uint32_t b) {
+  const float a_low = half_to_float(uint16_t(a)), b_low = half_to_float(uint16_t(b));
+  const float a_high = half_to_float(uint16_t(a >> 16)), b_high = half_to_float(uint16_t(b >> 16));
+  const uint32_t low = a_low != a_low || a_low > b_low ? a : b;
+  const uint32_t high = a_high != a_high || a_high > b_high ? a : b;
+  return (high & 0xffff0000u) | (low & 0xffffu);
+}
+FD_DEVICE uint32_t warp_max(uint32_t v) {
+#pragma unroll
+  for (int d = 16; d > 0; d /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, d));
+  return v;
+}
+FD_DEVICE uint32_t warp_min(uint32_t v) { return ~warp_max(~v); }
+#endif
 
 using Stream = cudaStream_t;
 

@@ -67,7 +67,7 @@ FD_DEVICE Arrival examine_block(const Work<T>& w, const Field& f, const NoiseSou
 template <typename T>
 FD_DEVICE int race_blocks(Field f, NoiseSource noise) {
   const Work<T> w = take_work<T>();
-  const int t = int(threadIdx.x);
+  const int t = thread_id();
   const Shared<uint64_t> words = board().words();
   // A sweep over all blocks' bounds finds the least one, whose block is read first; then comes the
   // sweep over what can still win. `best` is a thread's least bound, then a warp's least value.
@@ -132,7 +132,7 @@ template <typename T>
 FD_DEVICE_CALL int64_t race_tokens(Field f, NoiseSource noise, int b) {
   const Work<T> w = take_work<T>();
   const int64_t first = int64_t(b) * kBlock;
-  const int place = int(threadIdx.x);
+  const int place = thread_id();
   const float x = value_at(w.row, first + place);
   Arrival a = no_arrival();
   if (cut_of_block(f.cut, b).keeps(x, place)) {
@@ -147,7 +147,7 @@ FD_DEVICE_CALL int64_t race_tokens(Field f, NoiseSource noise, int b) {
 template <typename T>
 FD_DEVICE_CALL int64_t race_list(Field f, NoiseSource noise, int n) {
   const WeightRule rule = posted_rule();
-  const int t = int(threadIdx.x);
+  const int t = thread_id();
   const Shared<uint64_t> entries = bins().low, masses = bins().high;
   uint64_t mine = 0;
   uint32_t id = 0;
@@ -183,7 +183,7 @@ FD_DEVICE_CALL int64_t race_list(Field f, NoiseSource noise, int n) {
 FD_DEVICE int shorten(const List& list, const Cut& cut) {
   const Shared<uint64_t> words = board().words();
   __syncthreads();
-  if (threadIdx.x == 0) words.store(kWordCount, 0);
+  if (thread_id() == 0) words.store(kWordCount, 0);
   __syncthreads();
   ListItems{list.n, cut}.for_each([&](float x, int64_t id) {
     const int at = int(words.add(kWordCount, 1));

@@ -7,8 +7,11 @@
 
 namespace fusedraw::cuda {
 
-FD_DEVICE int lane_id() { return int(threadIdx.x) % kLanes; }
-FD_DEVICE int warp_id() { return int(threadIdx.x) / kLanes; }
+// Opaque: what is computed from it is computed where it is used. Hoisted out of the loops around
+// it, as a compiler would, it costs registers in every loop within.
+FD_DEVICE int thread_id() { return int(opaque(threadIdx.x)); }
+FD_DEVICE int lane_id() { return thread_id() % kLanes; }
+FD_DEVICE int warp_id() { return thread_id() / kLanes; }
 
 FD_DEVICE uint32_t shuffle_xor(uint32_t v, int mask) { return __shfl_xor_sync(kFullWarp, v, mask); }
 FD_DEVICE uint64_t shuffle_xor(uint64_t v, int mask) {
@@ -43,14 +46,6 @@ FD_DEVICE T warp_sum(T v) {
   for (int d = kLanes / 2; d > 0; d /= 2) v += shuffle_xor(v, d);
   return v;
 }
-FD_DEVICE uint32_t warp_max(uint32_t v) {
-#pragma unroll
-  for (int d = kLanes / 2; d > 0; d /= 2) {
-    const uint32_t o = shuffle_xor(v, d);
-    v = v > o ? v : o;
-  }
-  return v;
-}
 
 // What a thread block shares: slots of reductions, and words that any thread may need later but
 // none should hold in registers until then.
@@ -77,9 +72,7 @@ enum BoardWord {
   kWordAbove = kWordWanted + 2,
   kWordAt = kWordAbove + 2,
   kWordMost = kWordAt + 2,
-  kWordTotal = kWordMost + 2,
-  kWordBelow = kWordTotal + 2,
-  kWordBefore = kWordBelow + 2,
+  kWordBefore = kWordMost + 2,
   kWordBin = kWordBefore + 2,
   // The row's parameters, as a plan.
   kWordTopK,
@@ -98,7 +91,7 @@ enum BoardWord {
   kWordFarMaxima,
   kWordFarSpreads,
   kWordScale,
-  kWordHi,
+  kWordGroups,
   kWordRule,
   kWordRuleKind,
   kWordList,
@@ -109,7 +102,8 @@ enum BoardWord {
   kWordFieldLast,
   kWordStage,
   kWordStep,
-  kWordWant,
+  kWordPass,
+  kWordMore,
   kWordBaseLast,
   kWordDrawn,
   kWordExplored,
@@ -134,13 +128,7 @@ FD_DEVICE uint32_t block_max(uint32_t v) {
   __syncthreads();
   if (lane_id() == 0) board().slots.store(warp_id(), v);
   __syncthreads();
-  uint32_t all = 0;
-#pragma unroll 1
-  for (int w = 0; w < kWarps; ++w) {
-    const uint32_t o = uint32_t(board().slots.load(w));
-    all = all > o ? all : o;
-  }
-  return all;
+  return warp_max(uint32_t(board().slots.load(lane_id() % kWarps)));
 }
 
 FD_DEVICE uint64_t block_sum(uint64_t v) {
@@ -148,10 +136,10 @@ FD_DEVICE uint64_t block_sum(uint64_t v) {
   __syncthreads();
   if (lane_id() == 0) board().slots.store(warp_id(), v);
   __syncthreads();
-  uint64_t all = 0;
-#pragma unroll 1
-  for (int w = 0; w < kWarps; ++w) all += board().slots.load(w);
-  return all;
+  v = board().slots.load(lane_id() % kWarps);
+#pragma unroll
+  for (int d = kWarps / 2; d > 0; d /= 2) v += shuffle_xor(v, d);
+  return v;
 }
 
 // Sum over this thread and all later ones.
@@ -165,9 +153,10 @@ FD_DEVICE T block_suffix(T v) {
   __syncthreads();
   if (lane_id() == 0) board().slots.store(warp_id(), v);
   __syncthreads();
-#pragma unroll 1
-  for (int w = warp_id() + 1; w < kWarps; ++w) v += T(board().slots.load(w));
-  return v;
+  T later = lane_id() % kWarps > warp_id() ? T(board().slots.load(lane_id() % kWarps)) : T{0};
+#pragma unroll
+  for (int d = kWarps / 2; d > 0; d /= 2) later += shuffle_xor(later, d);
+  return v + later;
 }
 
 // The best of a race: least value, then least id. Values are non-negative doubles, so their bits
@@ -182,13 +171,14 @@ struct Arrival {
 };
 FD_DEVICE Arrival no_arrival() { return {~uint64_t{0}, ~0u}; }
 
-FD_DEVICE Arrival warp_first(Arrival a) {
-#pragma unroll
-  for (int d = kLanes / 2; d > 0; d /= 2) {
-    const Arrival o{shuffle_xor(a.value, d), shuffle_xor(a.id, d)};
-    if (o.before(a)) a = o;
-  }
-  return a;
+// In three parts: of the lanes that are least so far, the least next part.
+FD_DEVICE Arrival warp_first(const Arrival& a) {
+  const uint32_t high = warp_min(uint32_t(a.value >> 32));
+  bool least = uint32_t(a.value >> 32) == high;
+  const uint32_t low = warp_min(least ? uint32_t(a.value) : ~0u);
+  least = least && uint32_t(a.value) == low;
+  const uint32_t id = warp_min(least ? a.id : ~0u);
+  return {uint64_t(high) << 32 | low, id};
 }
 
 FD_DEVICE Arrival block_first(Arrival a) {
@@ -199,19 +189,14 @@ FD_DEVICE Arrival block_first(Arrival a) {
     board().slots.store(2 * warp_id() + 1, a.id);
   }
   __syncthreads();
-  Arrival best = no_arrival();
-#pragma unroll 1
-  for (int w = 0; w < kWarps; ++w) {
-    const Arrival o{board().slots.load(2 * w), uint32_t(board().slots.load(2 * w + 1))};
-    if (o.before(best)) best = o;
-  }
-  return best;
+  const int of = 2 * (lane_id() % kWarps);
+  return warp_first({board().slots.load(of), uint32_t(board().slots.load(of + 1))});
 }
 
 // Gives every thread what one of them knows.
 FD_DEVICE uint64_t block_broadcast(int from, uint64_t v) {
   __syncthreads();
-  if (int(threadIdx.x) == from) board().slots.store(0, v);
+  if (thread_id() == from) board().slots.store(0, v);
   __syncthreads();
   return board().slots.load(0);
 }

@@ -32,10 +32,12 @@ struct Row {
   Global<const T> x;
   int blocks;      // at most 2^25
   int run_blocks;  // the first of them are read in 16-byte pieces
-  bool probs;
-  MaskView::Kind mask;  // what it says lies at the board's kWordMask
-  __device__ float pad() const { return probs ? 0.0f : -inf32(); }
-  __device__ float smallest_valid() const { return probs ? float_of(1u) : -kFltMax; }
+  // The rest lies on the board.
+  __device__ bool probs() const { return board().word(kWordRowKind) & 1; }
+  __device__ MaskView::Kind mask() const { return MaskView::Kind(board().word(kWordRowKind) >> 8); }
+  __device__ bool masked() const { return board().word(kWordRowKind) >> 8 != 0; }
+  __device__ float pad() const { return probs() ? 0.0f : -inf32(); }
+  __device__ float smallest_valid() const { return probs() ? float_of(1u) : -kFltMax; }
   __device__ int64_t cols() const { return int64_t(board().word(kWordCols)); }
   __device__ Global<const uint32_t> mask_words() const {
     return Global<const uint32_t>(reinterpret_cast<const uint32_t*>(board().word(kWordMask)));
@@ -49,7 +51,7 @@ struct Row {
 template <typename T>
 FD_DEVICE void post_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs,
                         T* far_maxima, uint8_t* far_spreads) {
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     const T* x = static_cast<const T*>(v.data) + row * v.row_stride;
     board().put(kWordRow, uint64_t(row));
     board().put(kWordRowData, reinterpret_cast<uint64_t>(x));
@@ -71,9 +73,7 @@ template <typename T>
 FD_DEVICE Row<T> posted_row() {
   const Global<const T> x(reinterpret_cast<const T*>(board().word(kWordRowData)));
   const int64_t cols = int64_t(board().word(kWordCols));
-  const uint32_t kind = uint32_t(board().word(kWordRowKind));
-  return {x, int((cols + kBlock - 1) / kBlock), x.aligned16() ? int(cols / kBlock) : 0,
-          (kind & 1) != 0, MaskView::Kind(kind >> 8)};
+  return {x, int((cols + kBlock - 1) / kBlock), x.aligned16() ? int(cols / kBlock) : 0};
 }
 
 // A lane's share of a noise block, as stored.
@@ -81,24 +81,6 @@ template <typename T>
 struct alignas(16) Share {
   T e[kPerLane];
 };
-
-// The same, but what was computed from it before is computed again: packed, it takes half of the
-// registers or less.
-template <typename T>
-FD_DEVICE Share<T> as_stored(const Share<T>& s) {
-  constexpr int kWords = int(sizeof(Share<T>)) / 4;
-  uint32_t w[kWords];
-  memcpy(w, &s, sizeof(w));
-#pragma unroll
-  for (int i = 0; i < kWords; ++i) w[i] = opaque(w[i]);
-  Share<T> again;
-  memcpy(&again, w, sizeof(w));
-  return again;
-}
-
-// A number from which nothing is computed ahead of its use: what can be computed anew in an
-// instruction or two should not be kept.
-FD_DEVICE int in_register(int v) { return int(opaque(uint32_t(v))); }
 
 // Whether block b is read in 16-byte pieces: then a lane holds runs of tokens, else every 32nd.
 template <typename T>
@@ -115,8 +97,8 @@ FD_DEVICE int place_of(bool runs, int lane, int j) {
 
 template <typename T>
 FD_DEVICE bool token_allowed(const Row<T>& r, int64_t id) {
-  if (r.mask == MaskView::Kind::kNone) return true;
-  if (r.mask == MaskView::Kind::kBool) return r.mask_bytes().load(id) != 0;
+  if (!r.masked()) return true;
+  if (r.mask() == MaskView::Kind::kBool) return r.mask_bytes().load(id) != 0;
   return r.mask_words().load(id >> 5) >> (id & 31) & 1u;
 }
 
@@ -125,39 +107,34 @@ template <typename T>
 FD_DEVICE Share<T> padding(const Row<T>& r) {
   Share<T> s;
   T nothing{};
-  if (!r.probs) set_neg_inf(nothing);
+  if (!r.probs()) set_neg_inf(nothing);
 #pragma unroll
   for (int j = 0; j < kPerLane; ++j) s.e[j] = nothing;
   return s;
 }
 
+// From a block that is read in 16-byte pieces.
+template <typename T>
+FD_DEVICE Share<T> fetch_runs(const Global<const T>& block, int lane) {
+  constexpr int kRun = 16 / int(sizeof(T));
+  Share<T> s;
+#pragma unroll
+  for (int g = 0; g < kPerLane / kRun; ++g) {
+    const Vec16 v = block.load16((g * kLanes + lane) * kRun);
+    memcpy(s.e + g * kRun, &v, 16);
+  }
+  return s;
+}
 template <typename T>
 FD_DEVICE Share<T> fetch(const Row<T>& r, int b, int lane) {
-  constexpr int kRun = 16 / int(sizeof(T));
   const Global<const T> block = r.x.at(int64_t(b) * kBlock);
-  if (in_runs(r, b)) {
-    Share<T> s;
-#pragma unroll
-    for (int g = 0; g < kPerLane / kRun; ++g) {
-      const Vec16 v = block.load16((g * kLanes + lane) * kRun);
-      memcpy(s.e + g * kRun, &v, 16);
-    }
-    return s;
-  }
-  // Half of the tokens at a time: unrolled, this path would cost more registers than the other.
+  if (in_runs(r, b)) return fetch_runs(block, lane);
   Share<T> s = padding(r);
-  const T nothing = s.e[0];
   const int64_t rest = r.cols() - int64_t(b) * kBlock;
   const int end = rest < kBlock ? int(rest) : kBlock;
-#pragma unroll 1
-  for (int place = in_register(lane); place < kBlock; place += kBlock / 2) {
 #pragma unroll
-    for (int j = 0; j < kPerLane / 2; ++j) {
-      s.e[j] = s.e[j + kPerLane / 2];
-      const int at = place + j * kLanes;
-      s.e[j + kPerLane / 2] = at < end ? block.load(at) : nothing;
-    }
-  }
+  for (int j = 0; j < kPerLane; ++j)
+    if (lane + j * kLanes < end) s.e[j] = block.load(lane + j * kLanes);
   return s;
 }
 
@@ -166,7 +143,7 @@ template <typename T>
 FD_DEVICE uint32_t allowed_bits(const Row<T>& r, int b, int lane) {
   constexpr int kRun = 16 / int(sizeof(T));
   uint32_t bits = 0;
-  if (r.mask == MaskView::Kind::kBits && in_runs(r, b)) {
+  if (r.mask() == MaskView::Kind::kBits && in_runs(r, b)) {
     const Global<const uint32_t> words = r.mask_words().at(int64_t(b) * (kBlock / 32));
 #pragma unroll
     for (int g = 0; g < kPerLane / kRun; ++g) {
@@ -205,7 +182,7 @@ FD_DEVICE Values widened(const Row<T>& r, const Share<T>& s, uint32_t allowed) {
   Values v;
 #pragma unroll
   for (int j = 0; j < kPerLane; ++j) v.x[j] = to_float(s.e[j]);
-  if (r.mask != MaskView::Kind::kNone) {
+  if (r.masked()) {
 #pragma unroll
     for (int j = 0; j < kPerLane; ++j)
       if (!(allowed >> j & 1u)) v.x[j] = r.pad();
@@ -216,30 +193,75 @@ FD_DEVICE Values widened(const Row<T>& r, const Share<T>& s, uint32_t allowed) {
 template <typename T>
 FD_DEVICE Values fetch_values(const Row<T>& r, int b, int lane) {
   const Share<T> s = fetch(r, b, lane);
-  return widened(r, s, r.mask == MaskView::Kind::kNone ? 0 : allowed_bits(r, b, lane));
+  return widened(r, s, !r.masked() ? 0 : allowed_bits(r, b, lane));
 }
 
-// What a warp works on at a time: blocks b to b + kBatch - 1. Those not `wanted` are not read and
-// hold padding.
-template <typename T>
+// What a warp works on at a time: blocks b to b + kBlocks - 1, of which those from `end` on are not
+// read and hold padding.
+template <typename T, int kBlocks>
 struct Batch {
-  Share<T> share[kBatch<T>];
+  Share<T> share[kBlocks];
   uint32_t allowed = 0;  // 8 bits a block
   __device__ uint32_t bits(int u) const { return allowed >> (u * kPerLane) & 0xffu; }
 };
 
-template <typename T, typename Wanted>
-FD_DEVICE Batch<T> fetch_batch(const Row<T>& r, int b, int lane, Wanted wanted) {
-  Batch<T> batch;
+template <int kBlocks, typename T>
+FD_DEVICE Batch<T, kBlocks> fetch_batch(const Row<T>& r, int b, int end, int lane) {
+  Batch<T, kBlocks> batch;
+  const int whole = end < r.run_blocks ? end : r.run_blocks;
+  if (b + kBlocks <= whole) {
+    const Global<const T> first = r.x.at(int64_t(b) * kBlock);
 #pragma unroll
-  for (int u = 0; u < kBatch<T>; ++u)
-    batch.share[u] = wanted(u) ? fetch(r, b + u, lane) : padding(r);
-  if (r.mask != MaskView::Kind::kNone) {
+    for (int u = 0; u < kBlocks; ++u) batch.share[u] = fetch_runs(first.at(u * kBlock), lane);
+  } else {
+#pragma unroll
+    for (int u = 0; u < kBlocks; ++u)
+      batch.share[u] = b + u < end ? fetch(r, b + u, lane) : padding(r);
+  }
+  if (r.masked()) {
 #pragma unroll 1
-    for (int u = 0; u < kBatch<T>; ++u)
-      if (wanted(u)) batch.allowed |= allowed_bits(r, b + u, lane) << (u * kPerLane);
+    for (int u = 0; u < kBlocks; ++u)
+      if (b + u < end) batch.allowed |= allowed_bits(r, b + u, lane) << (u * kPerLane);
   }
   return batch;
+}
+
+// The largest of a lane's tokens, or a NaN if there is one.
+FD_DEVICE float largest_of(const Values& v) {
+  float m[kPerLane / 2];
+#pragma unroll
+  for (int j = 0; j < kPerLane / 2; ++j) m[j] = larger_or_nan(v.x[2 * j], v.x[2 * j + 1]);
+  return larger_or_nan(larger_or_nan(m[0], m[1]), larger_or_nan(m[2], m[3]));
+}
+FD_DEVICE float largest_of(const Share<float>& s) {
+  Values v;
+  memcpy(&v, &s, sizeof(v));
+  return largest_of(v);
+}
+template <typename T, typename Larger>
+FD_DEVICE uint32_t largest_halves(const Share<T>& s, Larger larger_halves) {
+  uint32_t w[kPerLane / 2];
+  memcpy(w, &s, sizeof(w));
+  return larger_halves(larger_halves(w[0], w[1]), larger_halves(w[2], w[3]));
+}
+FD_DEVICE float largest_of(const Share<BFloat16>& s) {
+  const uint32_t w = largest_halves(s, larger_bfloat16s);
+  return larger_or_nan(float_of(w << 16), float_of(w & 0xffff0000u));
+}
+FD_DEVICE float largest_of(const Share<Float16>& s) {
+  const uint32_t w = largest_halves(s, larger_float16s);
+  return larger_or_nan(half_to_float(uint16_t(w)), half_to_float(uint16_t(w >> 16)));
+}
+// The same of every block of a batch, without what is excluded.
+template <typename T, int kBlocks>
+FD_DEVICE void largest_of_lane(const Row<T>& r, const Batch<T, kBlocks>& batch,
+                               float (&m)[kBlocks]) {
+#pragma unroll
+  for (int u = 0; u < kBlocks; ++u) m[u] = largest_of(batch.share[u]);
+  if (r.masked()) {
+#pragma unroll
+    for (int u = 0; u < kBlocks; ++u) m[u] = largest_of(widened(r, batch.share[u], batch.bits(u)));
+  }
 }
 
 // One token; -0 reads as +0.

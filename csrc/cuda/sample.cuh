@@ -26,7 +26,7 @@ FD_DEVICE void draw_token(const SampleCall& call, bool counts_kept) {
   Cut cut = posted_cut();
   if (explored && over_valid) cut = keep_all(posted_row<T>().smallest_valid());
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     board().put(kWordFieldLast, uint64_t(cut.last));
     board().put(kWordDrawn, uint64_t(cut.last));  // the token of a greedy row
     board().put(kWordExplored, explored);
@@ -35,7 +35,7 @@ FD_DEVICE void draw_token(const SampleCall& call, bool counts_kept) {
   if (greedy && !(explored && over_valid)) return;
   const int64_t id = race<T>(Field{{cut.lo, kWordFieldLast}, explored}, noise);
   __syncthreads();
-  if (threadIdx.x == 0) board().put(kWordDrawn, uint64_t(id));
+  if (thread_id() == 0) board().put(kWordDrawn, uint64_t(id));
   __syncthreads();
 }
 
@@ -48,12 +48,12 @@ __global__ void __launch_bounds__(kThreads, kResident)
   post_key(call.keys, row);
   uint8_t status = kBadParam;
   if (!has_flag(kFlagBad)) {
-    const RowFacts facts = read_row<T>(space, row, wanted_list(call.x.cols));
+    const RowFacts facts = read_row<T>(space, row, true);
     status = facts.status;
     leave_rule(WeightRule{WeightKind::kLogits, facts.max, 0.0f});
   }
   if (status != kOk) {
-    if (kMore && keep_laws && threadIdx.x == 0)
+    if (kMore && keep_laws && thread_id() == 0)
       space.law_of(row).store(0, RowLaw{WeightRule{}, Cut{0.0f, 0}, 0, 0, status, false});
     store_bad_row(call.out, row, status);
     return;
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   draw_token<T>(call, kMore && call.out.n_kept);
   store_token(call.out, posted_row_number());
   if (kMore) {
-    if (keep_laws && threadIdx.x == 0)
+    if (keep_laws && thread_id() == 0)
       space.law_of(posted_row_number())
           .store(0, RowLaw{WeightRule{}, posted_cut(), 0, 0, kOk, has_flag(kFlagGreedy)});
     by_products<T>(call.out, call.options.mix_valid);
@@ -76,14 +76,14 @@ static __global__ void __launch_bounds__(kThreads)
   uint64_t before = 0;
 #pragma unroll 1
   for (int64_t first = 0; first < rows; first += kThreads) {
-    const int64_t i = first + int64_t(threadIdx.x);
+    const int64_t i = first + int64_t(thread_id());
     const uint64_t n = i < rows ? uint64_t(from.load(i)) : 0;
     const uint64_t after = block_suffix(n);
     const uint64_t all = block_broadcast(0, after);
     if (i < rows) to.store(i, int64_t(before + all - after));
     before += all;
   }
-  if (threadIdx.x == 0) to.store(rows, int64_t(before));
+  if (thread_id() == 0) to.store(rows, int64_t(before));
 }
 
 // The kept ids of a row, ascending.
@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   const int64_t end = Global<const int64_t>(offsets).load(row + 1);
 #pragma unroll 1
   for (int64_t first = 0; first < r.cols(); first += kThreads) {
-    const int64_t id = first + int64_t(threadIdx.x);
+    const int64_t id = first + int64_t(thread_id());
     const float x = value_at(r, id);
     const bool kept = x >= r.smallest_valid() && keeps(law.cut, x, id);
     const uint64_t from_here = block_suffix(uint64_t{kept});

@@ -46,7 +46,7 @@ struct Found {
 template <typename Target, typename Visit>
 FD_DEVICE Found select_key(uint64_t first, uint64_t last, uint32_t slack, Target target,
                            Visit visit) {
-  const int t = int(threadIdx.x);
+  const int t = thread_id();
 #pragma unroll 1
   for (int round = 0;; ++round) {  // at most 8: each narrows the range by 8 bits
     const int width = bits_needed(last - first);

@@ -9,9 +9,8 @@ namespace fusedraw::cuda {
 
 // What one of the thread blocks that share a row leaves behind.
 struct PartRecord {
-  uint32_t max_key, flags, lo_key, count;
+  uint32_t max_key, has_list, lo_key, count;
 };
-enum PartFlag : uint32_t { kPartNan = 1, kPartNegative = 2, kPartHasList = 4 };
 
 // What a writing or counting kernel needs to know of a row that another kernel worked on.
 struct RowLaw {

@@ -58,11 +58,14 @@ FD_DEVICE_CALL Sums row_sums(WeightRule rule, Cut cut, bool stats) {
         return block_alive(w, cut, b) && relative_of(rule, w.maxima.load(b)) > kNoWeight;
       },
       [&](Values v, int b) {
-        const BlockCut block = cut_of_block(cut, b);
-        const bool runs = in_runs(w.row, b);
+        if (cut.lo > w.row.smallest_valid() || cut.last != kAllTies) {
+          const BlockCut block = cut_of_block(cut, b);
+          const bool runs = in_runs(w.row, b);
+          const int lane = lane_id();
 #pragma unroll
-        for (int j = 0; j < kPerLane; ++j)
-          if (!block.keeps(v.x[j], place_of<T>(runs, lane_id(), j))) v.x[j] = w.row.pad();
+          for (int j = 0; j < kPerLane; ++j)
+            if (!block.keeps(v.x[j], place_of<T>(runs, lane, j))) v.x[j] = w.row.pad();
+        }
         add_share(lane, rule, v, relative_of(rule, w.maxima.load(b)), stats);
       });
   Sums sums;
@@ -84,8 +87,8 @@ FD_DEVICE float rough_sum(const WeightRule& rule, const Values& v, float lo) {
 }
 
 // S to within a relative error of kRoughError: 2^t to 2^-22, which the law's own polynomial differs
-// from by 8.4e-8; a tree of 3 float32 additions, 1.8e-7, and compensated ones; and V * 2^-43 for
-// the rounding to integers and what lies below t = -44.
+// from by 8.4e-8; at most 4 float32 additions of the same value, 2.4e-7, and compensated ones; and
+// V * 2^-43 for the rounding to integers and what lies below t = -44.
 constexpr double kRoughError = 1.0e-6;
 struct Estimate {
   u128 least = 0, most = 0;
@@ -97,16 +100,16 @@ FD_DEVICE Estimate estimate_from(double s, int64_t cols) {
 
 // A float sum and its rest, a thread each, in the low bins: registers are few in the pass that
 // adds.
-FD_DEVICE void begin_compensated() { bins().low.store(int(threadIdx.x), 0); }
+FD_DEVICE void begin_compensated() { bins().low.store(thread_id(), 0); }
 FD_DEVICE void add_compensated(float y) {
-  const uint64_t before = bins().low.load(int(threadIdx.x));
+  const uint64_t before = bins().low.load(thread_id());
   const float sum = float_of(uint32_t(before)), rest = float_of(uint32_t(before >> 32));
   const float s = sum + y, z = s - sum;
   const float more = rest + ((sum - (s - z)) + (y - z));
-  bins().low.store(int(threadIdx.x), uint64_t(bits_of(more)) << 32 | bits_of(s));
+  bins().low.store(thread_id(), uint64_t(bits_of(more)) << 32 | bits_of(s));
 }
 FD_DEVICE double end_compensated() {
-  const uint64_t all = bins().low.load(int(threadIdx.x));
+  const uint64_t all = bins().low.load(thread_id());
   return double(float_of(uint32_t(all))) + double(float_of(uint32_t(all >> 32)));
 }
 
@@ -120,60 +123,49 @@ FD_DEVICE double block_sum_of_doubles(double v) {
   return all;
 }
 
-// A second pass over what is not below `least`, for its rough S (and the top-p targets from that),
-// and over the whole row or only over the blocks that matter to the list. want > 0: gathers the
-// list of the row's largest tokens.
+// What a second pass is to do, on the board.
+constexpr uint64_t kPassSums = uint64_t{1} << 32, kPassGroups = uint64_t{1} << 33;
+FD_DEVICE void post_pass(float lo, bool sums) {  // by one thread
+  board().put(kWordPass, (sums ? kPassSums : 0) | bits_of(lo));
+}
+
+// A second pass over the row: the top-p targets from a rough S of what lies at or above lo, and
+// group keys where the first pass left none. Registers are short here: what the loop needs now and
+// then it takes from the board.
 template <typename T>
-FD_DEVICE void second_pass(float least, uint32_t wanted, bool sum) {
+FD_DEVICE void second_pass() {
+  constexpr int kEach = 2;  // blocks a warp and round: more would spill
   __syncthreads();
-  if (threadIdx.x == 0) {
-    board().put(kWordWant, wanted);
-    if (wanted > 0) list_count().store(0, 0);
+  if (thread_id() == 0 && !posted_groups().any()) {
+    const Groups groups = make_groups(posted_row<T>().blocks, 0);
+    leave_groups(groups);
+    if (groups.any()) board().put(kWordPass, board().word(kWordPass) | kPassGroups);
   }
   __syncthreads();
-  Work<T> w = take_work<T>();
-  const Row<T>& r = w.row;
+  const Row<T> r = posted_row<T>();
   begin_compensated();
-  if (wanted > 0) {
-    w.list.lo = least;
-    w.list.held = r.cols() < kMaxListed;
-    if (!sum && list_end() == inf32() && int(wanted) <= r.blocks && w.maxima.is_near) {
-      // As many blocks, hence tokens, reach the want-th largest block maximum.
-      __syncthreads();
 #pragma unroll 1
-      for (int b = int(threadIdx.x); b < r.blocks; b += kThreads)
-        list_entries().store(b, entry_of(w.maxima.load(b), 0));
-      __syncthreads();
-      const uint32_t key = list_threshold(uint32_t(r.blocks), order_key(least), wanted);
-      if (key != 0) w.list.lo = from_order_key(key);
+  for (int b = warp_id() * kEach; b < r.blocks; b += kWarps * kEach) {
+    const uint64_t pass = board().word(kWordPass);
+    const float lo = float_of(uint32_t(pass));
+    const auto batch = fetch_batch<kEach>(r, b, r.blocks, lane_id());
+    if (pass & kPassGroups) {
+      float m[kEach];
+      largest_of_lane(r, batch, m);
+      store_groups(posted_groups(), m, b, r.blocks);
     }
-  }
-#pragma unroll 1
-  for (int first = 0; first < r.blocks; first += kTileBlocks<T>) {
-    const int b = first + warp_id() * kBatch<T>;
-    const uint32_t want = uint32_t(board().word(kWordWant));
-    const float lowest = sum ? least : w.list.lo;
-    const Batch<T> batch = fetch_batch(
-        r, b, lane_id(), [&](int u) { return b + u < r.blocks && w.maxima.load(b + u) >= lowest; });
-    const bool begins =
-        want > 0 && first == 0 && w.list.lo == least && r.blocks > kListCapacity / kBlock;
+    if (!(pass & kPassSums)) continue;
+    const WeightRule rule = posted_rule();
+    float of_lane = 0.0f;
 #pragma unroll
-    for (int u = 0; u < kBatch<T>; ++u) {
-      const Values v = widened(r, batch.share[u], batch.bits(u));
-      if (begins) store_groups<T>(v, u);
-      if (sum) add_compensated(rough_sum(w.rule, v, least));
-    }
-    if (want > 0 && w.list.held)
-      gather_tile(w.list, r, w.maxima, batch, b, r.blocks, want,
-                  !begins             ? 0
-                  : want == kListWant ? kOpensWith
-                                      : want);
+    for (int u = 0; u < kEach; ++u)
+      of_lane += rough_sum(rule, widened(r, batch.share[u], batch.bits(u)), lo);
+    add_compensated(of_lane);
   }
-  if (board().word(kWordWant) > 0) leave_list(w.list, true);
-  if (!sum) return;
-  const double s = block_sum_of_doubles(end_compensated());
-  if (threadIdx.x == 0) {
-    const Estimate e = estimate_from(s, r.cols());
+  if (!(board().word(kWordPass) & kPassSums)) return;
+  const double all = block_sum_of_doubles(end_compensated());
+  if (thread_id() == 0) {
+    const Estimate e = estimate_from(all, posted_row<T>().cols());
     board().put_wide(kWordWanted, ceil_mul(top_p_of(), e.least));
     board().put_wide(kWordMost, ceil_mul(top_p_of(), e.most));
   }

@@ -8,31 +8,26 @@ namespace fusedraw::cuda {
 
 constexpr int kLanes = 32;
 constexpr uint32_t kFullWarp = 0xffffffffu;
-// 4 blocks of 256 threads fill half of a Hopper SM at 64 registers a thread.
-constexpr int kThreads = 256, kWarps = kThreads / kLanes, kResident = 4;
+// 4 thread blocks (kResident) of these fill half of a Hopper SM at 64 registers a thread.
+constexpr int kThreads = 256, kWarps = kThreads / kLanes;
 // Tokens of a noise block that one lane holds.
 constexpr int kPerLane = kBlock / kLanes;
 static_assert(kThreads == kBlock, "one thread a token of a noise block, one a bin");
-// Noise blocks that a warp loads before it works on them, 32 bytes a lane, and those that a thread
-// block then holds: a tile. Half of a Hopper SM's threads then have 32 KB on the way.
+// Noise blocks that a warp loads before it works on them, 64 bytes a lane, and those that a thread
+// block then holds: a tile. Half of a Hopper SM's threads then have 64 KB on the way.
 template <typename T>
-constexpr int kBatch = 32 / (kPerLane * int(sizeof(T)));
+constexpr int kBatch = 64 / (kPerLane * int(sizeof(T)));
 template <typename T>
 constexpr int kTileBlocks = kWarps * kBatch<T>;
-constexpr int kMaxTileBlocks = 16;
-// Groups of tokens that each thread of a tile knows the maxima of: from these comes a list's first
-// threshold.
-constexpr int kGroups = 4;
+constexpr int kMaxTileBlocks = 32;
 
 // Block maxima kept in shared memory: V up to 262144. More go to the workspace.
 constexpr int kSharedBlocks = 1024;
-// Candidates. A tile is added in steps of 512 tokens when room is short.
-constexpr int kListCapacity = 2560, kListStep = 512, kListWant = 1638;
-static_assert(kListWant + kListWant / 4 + kListStep <= kListCapacity, "a step fits after a raise");
+// Groups of 16 to 256 tokens, as small as fit, of which the maxima are kept too, as 16 bits.
+constexpr int kMaxGroups = 4096;
+// Candidates, and the most that are asked for: with them come others of the same 16 bits.
+constexpr int kListCapacity = 1792, kListWant = 1024;
 constexpr int64_t kMaxListed = (int64_t{1} << 32) - 1;  // longer rows have ids that no list holds
-// A list of as many as fit, which nothing says how many must be, opens with fewer: nearly all of a
-// tile's group maxima.
-constexpr int kOpensWith = 896;
 constexpr int kShortList = 256;  // kept tokens that race as a list, one a thread
 
 // Below kSplitBelow rows, a row is scanned by one thread block for each kSplitBlocks noise blocks.

@@ -14,17 +14,17 @@ namespace fusedraw::cuda {
 
 // By thread 0: the law of the row whose rule and cut are posted.
 FD_DEVICE void store_law(const Space& space, int64_t row, u128 sum) {
-  if (threadIdx.x == 0)
+  if (thread_id() == 0)
     space.law_of(row).store(0, RowLaw{posted_rule(), posted_cut(), to_double(sum), log_sum(sum),
                                       kOk, has_flag(kFlagGreedy)});
 }
 FD_DEVICE void store_no_law(const Space& space, int64_t row, uint8_t status) {
-  if (threadIdx.x == 0)
+  if (thread_id() == 0)
     space.law_of(row).store(0, RowLaw{WeightRule{}, Cut{0.0f, 0}, 1.0, 0.0, status, false});
 }
 
 FD_DEVICE void post_temperature(const SoftmaxCall& call, int64_t row) {
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     const Global<const double> data(call.temperature);
     const float t =
         float(data.null() ? call.temperature_value : data.load(row * call.temperature_stride));
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   post_row<T>(call.x, call.mask, row, false, space.maxima_of<T>(), space.spreads_of());
   post_temperature(call, row);
   RowFacts facts{0.0f, kBadParam};
-  if (!has_flag(kFlagBad)) facts = read_row<T>(space, row, 0);
+  if (!has_flag(kFlagBad)) facts = read_row<T>(space, row, false);
   put(call.status, row, facts.status);
   if (facts.status != kOk) {
     store_no_law(space, row, facts.status);
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   post_row<T>(call.x, call.mask, row, call.options.probs, space.maxima_of<T>(), space.spreads_of());
   post_plan(call.params, call.options, row, call.x.cols);
   RowFacts facts{0.0f, kBadParam};
-  if (!has_flag(kFlagBad)) facts = read_row<T>(space, row, wanted_list(call.x.cols));
+  if (!has_flag(kFlagBad)) facts = read_row<T>(space, row, true);
   put(call.status, row, facts.status);
   if (facts.status != kOk) {
     store_no_law(space, row, facts.status);
@@ -128,7 +128,7 @@ FD_DEVICE Quotient posted_quotient() {
 
 // Puts a row's law on the board and gives its status; a barrier at the end.
 FD_DEVICE uint8_t post_law(const Space& space, int64_t row) {
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     const RowLaw law = space.law_of(row).load(0);
     board().put(kWordRule, uint64_t(bits_of(law.rule.c)) << 32 | bits_of(law.rule.m));
     board().put(kWordRuleKind, uint64_t(law.rule.kind));
@@ -214,7 +214,7 @@ template <typename T, Whole kWhat>
 FD_DEVICE void write_block(const Row<T>& r, const Global<Written<T, kWhat>>& out, int b,
                            float least_t) {
   const Share<T> s = fetch(r, b, lane_id());
-  const uint32_t allowed = r.mask == MaskView::Kind::kNone ? 0 : allowed_bits(r, b, lane_id());
+  const uint32_t allowed = !r.masked() ? 0 : allowed_bits(r, b, lane_id());
   const Values v = widened(r, s, allowed);
   const BlockCut cut = cut_of_block(posted_cut(), b);
   const bool runs = in_runs(r, b);

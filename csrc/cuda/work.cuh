@@ -20,9 +20,8 @@ FD_DEVICE int64_t posted_row_number() { return int64_t(board().word(kWordRow)); 
 // Every pass over a row takes the work from the board, so that no registers hold it in between.
 FD_DEVICE List posted_list() {
   const uint64_t list = board().word(kWordList), state = board().word(kWordListState);
-  return {uint32_t(list), float_of(uint32_t(list >> 32)), (state & 1) != 0};
+  return {uint32_t(list), float_of(uint32_t(list >> 32)), state != 0};
 }
-FD_DEVICE bool list_was_tried() { return board().word(kWordListState) & 2; }
 FD_DEVICE WeightRule posted_rule() {
   const uint64_t rule = board().word(kWordRule);
   return {WeightKind(board().word(kWordRuleKind)), float_of(uint32_t(rule)),
@@ -33,18 +32,18 @@ FD_DEVICE Work<T> take_work() {
   const Row<T> r = posted_row<T>();
   return {r, {r.blocks <= kSharedBlocks, 0}, posted_rule(), posted_list()};
 }
-// Both hold barriers. The list's size is that of the gathering.
-FD_DEVICE void leave_list(const List& l, bool tried) {
+// Both hold barriers.
+FD_DEVICE void leave_list(const List& l) {
   __syncthreads();
-  if (threadIdx.x == 0) {
-    board().put(kWordList, uint64_t(bits_of(l.lo)) << 32 | list_count().load(0));
-    board().put(kWordListState, uint64_t(l.held) | uint64_t(tried) << 1);
+  if (thread_id() == 0) {
+    board().put(kWordList, uint64_t(bits_of(l.lo)) << 32 | l.n);
+    board().put(kWordListState, uint64_t(l.held));
   }
   __syncthreads();
 }
 FD_DEVICE void leave_rule(const WeightRule& r) {
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     board().put(kWordRule, uint64_t(bits_of(r.c)) << 32 | bits_of(r.m));
     board().put(kWordRuleKind, uint64_t(r.kind));
   }
@@ -110,10 +109,10 @@ FD_DEVICE_CALL int64_t first_token() {
   const Work<T> w = take_work<T>();
   uint32_t block = ~0u;
 #pragma unroll 1
-  for (int b = int(threadIdx.x); b < w.row.blocks && block == ~0u; b += kThreads)
+  for (int b = thread_id(); b < w.row.blocks && block == ~0u; b += kThreads)
     if (w.maxima.load(b) == w.rule.m) block = uint32_t(b);
   const int64_t first = int64_t(~block_max(~block)) * kBlock;
-  const int place = int(threadIdx.x);
+  const int place = thread_id();
   const uint32_t here = value_at(w.row, first + place) == w.rule.m ? uint32_t(~place) : 0;
   const uint32_t found = block_max(here);
   return found == 0 ? first : first + ~found;  // none: only where the row changes meanwhile

@@ -142,6 +142,20 @@ inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
+namespace fusedraw::simt {
+// Of both halves of a word, which hold values of type T: the larger one, or a NaN if there is one.
+template <typename T>
+uint32_t larger_halves(uint32_t a, uint32_t b) {
+  uint32_t both = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    const uint16_t of_a = uint16_t(a >> shift), of_b = uint16_t(b >> shift);
+    const float x = widen(T{of_a}), y = widen(T{of_b});
+    both |= uint32_t(std::isnan(x) || x > y ? of_a : of_b) << shift;
+  }
+  return both;
+}
+}  // namespace fusedraw::simt
+
 namespace fusedraw::cuda {
 
 struct alignas(16) Vec16 {
@@ -222,8 +236,22 @@ FD_DEVICE float add_round_down(float t, float u) { return simt::add_round_down(t
 FD_DEVICE uint32_t round_to_uint(float y) { return simt::round_to_uint(y); }
 FD_DEVICE float rough_exp2(float t) { return simt::rough_exp2(t); }
 FD_DEVICE float larger(float a, float b) { return __builtin_fmaxf(a, b); }
-FD_DEVICE bool unordered(float a, float b) { return __builtin_isunordered(a, b); }
 FD_DEVICE float half_to_float(uint16_t bits) { return widen(Float16{bits}); }
+FD_DEVICE float larger_or_nan(float a, float b) { return a != a || a > b ? a : b; }
+FD_DEVICE uint32_t larger_bfloat16s(uint32_t a, uint32_t b) {
+  return simt::larger_halves<BFloat16>(a, b);
+}
+FD_DEVICE uint32_t larger_float16s(uint32_t a, uint32_t b) {
+  return simt::larger_halves<Float16>(a, b);
+}
+FD_DEVICE uint32_t warp_max(uint32_t v) {
+  for (int d = 16; d > 0; d /= 2) {
+    const uint32_t o = __shfl_xor_sync(0xffffffffu, v, d);
+    v = v > o ? v : o;
+  }
+  return v;
+}
+FD_DEVICE uint32_t warp_min(uint32_t v) { return ~warp_max(~v); }
 
 using Stream = void*;
 
