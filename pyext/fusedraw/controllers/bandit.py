@@ -186,7 +186,7 @@ class EXP3(Bandit):
             if isinstance(horizon, bool) or not isinstance(horizon, numbers.Integral) or horizon < 1:
                 raise ValueError(f"{self._op}: horizon must be an int >= 1, got {horizon}")
             count = max(len(arms), 2)
-            gamma = min(1.0, math.sqrt(count * math.log(count) / ((math.e - 1.0) * horizon)))
+            gamma = min(1.0, math.sqrt(count * math.log(count) / ((math.e - 1.0) * int(horizon))))
         derive_keys(seed, 0)  # its errors now
         self._seed = seed
         super().__init__(arms, rows, {"gamma": gamma}, {"gamma": {"above": 0.0, "high": 1.0}}, device)

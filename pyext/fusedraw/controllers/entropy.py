@@ -18,6 +18,7 @@ from .base import Controller, statistics
 
 _COLD = 2.0**-100  # a temperature at which only ties of the best token have weight
 _MAX_JUMP = 3.0  # longest first step in ln T: a factor of 20 in T
+_MAX_ONLINE_JUMP = 1.0  # longest step in ln T from one token to the next: a factor of e in T
 _FIRST_BRACKET = 20.0  # where a bisection of an open bracket looks in ln T
 _ROUNDING = 1e-6  # relative, of the entropies that the engine returns in float32
 _INFEASIBLE = ("raise", "clamp")
@@ -201,12 +202,13 @@ class TargetMeanEntropy(Controller):
     One damped Newton step per token: `ln T += gain * (target - H) / max(v, floor)`, with H the entropy of the
     law just drawn from and v the running mean of its varentropy (`v = decay * v + (1 - decay) * varentropy`,
     first value: the first varentropy). Single tokens stay as sure or unsure as the model is. The errors sum
-    up to `sum((target - H) / v) = (ln T_n - ln T_0) / gain`, which is bounded, so their mean goes to 0 with
-    the number of tokens.
+    up to `sum((target - H) / v) = (ln T_n - ln T_0) / gain` (but for steps longer than 1, which are cut),
+    which is bounded, so their mean goes to 0 with the number of tokens.
 
     Args (numbers, or tensors of length 1 or B):
         target, vocab_size, min_temperature, max_temperature: as in `TargetEntropy`; defaults 0.05 and 20.
-        gain: in (0, 1]. 1 with decay = 0 is Newton's method, for one law drawn from again and again.
+        gain: in (0, 1]. 1 with decay = 0 is Newton's method on one law drawn from again and again; it has no
+            bracket and may swing where the entropy rises steeply.
         decay: in [0, 1): memory of the varentropy; 1 / (1 - decay) tokens.
         floor: > 0, nats^2: below it the varentropy does not count.
         initial: the temperature of the first token.
@@ -253,7 +255,7 @@ class TargetMeanEntropy(Controller):
         old = self._state["varentropy"]
         mean = torch.where(old < 0, varentropy, now["decay"] * old + (1 - now["decay"]) * varentropy)
         jump = now["gain"] * (now["target"] - entropy) / torch.maximum(mean, now["floor"])
-        log_t = self._state["log_temperature"] + jump.clamp(-_MAX_JUMP, _MAX_JUMP)
+        log_t = self._state["log_temperature"] + jump.clamp(-_MAX_ONLINE_JUMP, _MAX_ONLINE_JUMP)
         log_t = torch.minimum(
             torch.maximum(log_t, now["min_temperature"].log()), now["max_temperature"].log()
         )
