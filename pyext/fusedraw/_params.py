@@ -175,6 +175,20 @@ def check_value(op: str, name: str, value):
     return number
 
 
+def mix_eps_of(op: str, mix_eps, exploit):
+    """mix_eps = 1 - exploit, where a caller gives that alias; both at once are an error.
+
+    The difference is taken in float64 and rounded to float32 with the other parameters.
+    """
+    if isinstance(mix_eps, Tensor) or (mix_eps is not None and mix_eps != NEUTRAL["mix_eps"]):
+        raise ValueError(f"{op}: give one of mix_eps and exploit, which is 1 - mix_eps")
+    try:
+        exploit = check_value(op, "mix_eps", exploit)
+    except (TypeError, ValueError) as error:  # one range and one type for both names
+        raise type(error)(str(error).replace("mix_eps", "exploit")) from None
+    return 1.0 - (exploit.to(torch.float64) if isinstance(exploit, Tensor) else exploit)
+
+
 def check_lengths(op: str, values, rows: int, device: torch.device, names=COLUMNS) -> None:
     """Tensor parameters have length 1 or B and lie where the rows lie."""
     for name, value in zip(names, values, strict=True):

@@ -25,6 +25,7 @@ from ._params import (
     cached_plan,
     check_lengths,
     check_values,
+    mix_eps_of,
     names_tuple,
     pack_options,
     pack_values,
@@ -71,6 +72,7 @@ def sample(
     top_p=1.0,
     min_p=0.0,
     mix_eps=0.0,
+    exploit=None,
     mix_support="kept",
     filter_order="sequential",
     ties="index",
@@ -97,6 +99,7 @@ def sample(
         top_p: in [0, 1]: keep the shortest non-empty prefix of that mass; 1 or None: off.
         min_p: in [0, 1]: keep tokens of at least min_p times the largest weight; 0 or None: off.
         mix_eps: in [0, 1]: weight of the uniform law, `mu = (1 - mix_eps) * pi + mix_eps * uniform`.
+        exploit: in [0, 1]: another way to say mix_eps = 1 - exploit; give one of the two.
         mix_support: "kept" or "valid": what the uniform law covers.
         filter_order: "sequential" (top-k, top-p of what is left, min-p: Hugging Face's order), "joint" or
             "min_p_first" (vLLM's order).
@@ -129,6 +132,8 @@ def sample(
         TypeError: a wrong type or dtype (float64 logits too); ValueError: a wrong shape, device, range or
             name, a bad row; OverflowError: a step outside int64 and uint64.
     """
+    if exploit is not None:
+        mix_eps = mix_eps_of("sample", mix_eps, exploit)
     values = (temperature, top_p, min_p, mix_eps, top_k)
     options = (mix_support, filter_order, ties, domain, returns, top_n, check)
     return _draw("sample", logits, values, options, mask, keys, seed, step, generator)
@@ -141,6 +146,7 @@ def sample_probs(
     top_p=1.0,
     min_p=0.0,
     mix_eps=0.0,
+    exploit=None,
     mix_support="kept",
     filter_order="sequential",
     ties="index",
@@ -163,6 +169,8 @@ def sample_probs(
     """
     if isinstance(probs, Tensor) and probs.dtype is torch.float64:
         probs = probs.to(torch.float32)
+    if exploit is not None:
+        mix_eps = mix_eps_of("sample_probs", mix_eps, exploit)
     values = (1.0, top_p, min_p, mix_eps, top_k)
     options = (mix_support, filter_order, ties, domain, returns, 0, check)
     return _draw("sample_probs", probs, values, options, mask, keys, seed, step, generator)
@@ -186,6 +194,7 @@ class Sampler:
         top_p=1.0,
         min_p=0.0,
         mix_eps=0.0,
+        exploit=None,
         mix_support="kept",
         filter_order="sequential",
         ties="index",
@@ -194,6 +203,8 @@ class Sampler:
         top_n=0,
         check=None,
     ):
+        if exploit is not None:
+            mix_eps = mix_eps_of("Sampler", mix_eps, exploit)
         values = check_values("Sampler", (temperature, top_p, min_p, mix_eps, top_k))
         # Copies: what the caller does to its tensors later does not reach the packed ones.
         self._values = tuple([v.detach().clone() if isinstance(v, Tensor) else v for v in values])
