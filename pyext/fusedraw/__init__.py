@@ -43,7 +43,7 @@ __all__ = [
     "top_p_renorm",
 ]
 
-_LAZY = ("numpy", "reference")  # submodules that need not be paid for at import
+_LAZY = ("comparing", "metrics", "numpy", "reference")  # submodules that need not be paid for at import
 
 
 def __getattr__(name: str):
