@@ -39,8 +39,8 @@ def coupled(logits: Tensor, *settings, keys=None, seed=None, step=0, generator=N
 
     Args:
         logits: [B, V] or [V] as in `sample`.
-        settings: two or more, each a `Sampler` or a dict of its arguments, of one `domain` (domains have noise
-            of their own). The first is the one that `differs` compares with.
+        settings: two or more, each a `Sampler` or a dict of its arguments, of one `domain` (each has noise of
+            its own). The first is the one that `differs` compares with.
         keys, seed, step, generator, mask: as in `sample`, common to all settings; a generator is asked once.
 
     Raises:

@@ -92,7 +92,7 @@ class Sweep:
         return iter(self.settings)
 
     def repeat(self, x):
-        """What belongs to the N rows (logits, keys: a tensor [N, ...]; prompts: a list), for all S * N rows."""
+        """What belongs to the N rows (logits, keys: [N, ...]; prompts: a list), for all S * N rows."""
         if isinstance(x, Tensor):
             if x.dim() == 0 or x.shape[0] != self.rows:
                 raise ValueError(f"{_OP}: repeat takes [{self.rows}, ...], got shape {list(x.shape)}")
@@ -124,7 +124,7 @@ class Sweep:
             values = score.reshape(-1).tolist() if hasattr(score, "reshape") else list(score)
             if len(values) != len(self):
                 raise ValueError(
-                    f"{_OP}: table needs {len(self)} values, one for each setting, got {len(values)} of {name}"
+                    f"{_OP}: table needs {len(self)} values of {name}, one a setting, got {len(values)}"
                 )
             columns[name] = values
         return Table(columns)
