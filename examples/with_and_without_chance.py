@@ -12,6 +12,7 @@ Needs the demo's packages (requirements-demo.txt), scipy, sacrebleu and matplotl
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import torch
@@ -79,39 +80,43 @@ def parted_at_a_coin(plan, ids, explored):
     return found
 
 
-def draw_picture(path, scores, compared):
-    """Diversity against perplexity over the sweep; bars: 95 % intervals of the paired change."""
+def draw_picture(path, compared):
+    """What each share adds, in diversity and in perplexity; bars are the 95 % intervals of both."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    for axis, name in zip(axes, ("distinct-2", "self-BLEU"), strict=True):
-        means, cost = scores[name].mean(1), scores["log perplexity"].mean(1)
-        x, y = cost.exp(), means
-        axis.plot(x, y, color="0.7", zorder=1)
-        for i, share in enumerate(SHARES):
-            if i > 0:
-                dx, dy = compared["log perplexity"][i], compared[name][i]
-                sides = torch.tensor([dx.low, dx.high]).add(cost[0]).exp()
-                axis.plot(sides, [y[i]] * 2, color="tab:blue", lw=1.2, zorder=2)
-                axis.plot([x[i]] * 2, [y[0] + dy.low, y[0] + dy.high], color="tab:blue", lw=1.2, zorder=2)
-            axis.scatter(x[i], y[i], s=45, color="tab:orange" if i == 0 else "tab:blue", zorder=3)
-            text = "without" if i == 0 else f"mix_eps = {share:g}"
-            axis.annotate(text, (x[i], y[i]), xytext=(7, 7), textcoords="offset points", fontsize=9)
-        axis.margins(x=0.15, y=0.1)
-        axis.set_xlabel("perplexity under the model (T = 1): lower is likelier")
-        axis.set_ylabel(f"{name} among {SAMPLES} samples of a prompt")
-        axis.set_title(
-            f"{name}: {'higher' if name == 'distinct-2' else 'lower'} is more diverse", fontsize=11
-        )
+    for axis, (name, better) in zip(axes, (("distinct-2", "more"), ("self-BLEU", "less")), strict=True):
+        gains, costs = compared[name], compared["log perplexity"]
+        times = [math.exp(cost.difference) for cost in costs]
+        axis.plot(times, [gain.difference for gain in gains], color="0.75", zorder=1)
+        axis.axhline(0, color="0.85", lw=0.8, zorder=0)
+        for share, gain, cost, x in zip(SHARES, gains, costs, times, strict=True):
+            color = "tab:blue" if share else "tab:orange"
+            axis.plot([math.exp(cost.low), math.exp(cost.high)], [gain.difference] * 2, color=color, lw=1.3)
+            axis.plot([x, x], [gain.low, gain.high], color=color, lw=1.3)
+            axis.scatter(x, gain.difference, s=45, color=color, zorder=3)
+            below = name == "distinct-2"  # labels keep away from the curve
+            if share:
+                where = {"xytext": (7, -7 if below else 7), "va": "top" if below else "bottom"}
+            else:
+                where = {"xytext": (-8, 0), "va": "center", "ha": "right"}
+            label = f"mix_eps = {share:g}" if share else "without"
+            axis.annotate(label, (x, gain.difference), textcoords="offset points", fontsize=9, **where)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(ticker.FixedLocator([1, 1.5, 2, 3, 4, 5]))
+        axis.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g x"))
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        axis.set_xlim(0.66, 1.9 * max(times))
+        axis.set_xlabel("perplexity under the model, in multiples of that without")
+        axis.set_ylabel(f"change of {name} among {SAMPLES} samples")
+        axis.set_title(f"{name}: {better} is more diverse", fontsize=11)
         axis.spines[["top", "right"]].set_visible(False)
     how = ", ".join(f"{name} = {value}" for name, value in SETTINGS.items())
-    figure.suptitle(
-        f"{_model.MODEL_NAME}, {how}; bars: 95 % of the change, paired over {len(PROMPTS)} prompts",
-        fontsize=10,
-    )
+    what = f"{_model.MODEL_NAME}, {how}; bars: 95 % intervals, paired over {len(PROMPTS)} prompts"
+    figure.suptitle(what, fontsize=10)
     figure.savefig(path, dpi=130)
 
 
@@ -140,7 +145,7 @@ def main():
         print(f"mix_eps = {share:g}: {texts:.0%} of the texts part from their twin, at a coin {coins:.0%}")
     args.out.mkdir(parents=True, exist_ok=True)
     picture = args.out / "with_and_without_chance.png"
-    draw_picture(picture, scores, compared)
+    draw_picture(picture, compared)
     print(f"picture: {picture}")
 
     # A model's matrix products round by the place in the batch, which may move one draw in thousands.
