@@ -412,14 +412,14 @@ def test_majority_vote_counts(rows):
     for i, row in enumerate(rows):
         counts = collections.Counter(v for v in row if v >= 0)  # ties: most_common gives the first seen
         if not counts:
-            assert got.answers[i] == got.index[i] == -1 and got.votes[i] == 0 and math.isnan(got.share[i])
+            assert got.answers[i] == got.draw[i] == -1 and got.votes[i] == 0 and math.isnan(got.share[i])
             assert letters.answers[i] is None
             continue
         answer, votes = counts.most_common(1)[0]
-        assert (got.answers[i], got.votes[i], got.index[i]) == (answer, votes, row.index(answer))
-        assert got.share[i] == pytest.approx(votes / counts.total())
+        assert (got.answers[i], got.votes[i], got.draw[i]) == (answer, votes, row.index(answer))
+        assert got.share[i].item() == votes / counts.total()
         assert got.tied[i] == (list(counts.values()).count(votes) > 1)
-        assert letters.answers[i] == "abcde"[answer] and letters.index[i] == got.index[i]
+        assert letters.answers[i] == "abcde"[answer] and letters.draw[i] == got.draw[i]
 
 
 def test_ties_of_a_vote_are_broken_by_the_key():
@@ -430,7 +430,7 @@ def test_ties_of_a_vote_are_broken_by_the_key():
     counts = [int((got.answers == a).sum()) for a in (7, 5, 9)]
     assert sum(counts) == n and stats.chisquare(counts).pvalue > ALPHA
     assert got.tied.all() and (got.votes == 2).all()
-    assert all(got.index[got.answers == a].unique().tolist() == [i] for a, i in ((7, 0), (5, 1), (9, 3)))
+    assert all(got.draw[got.answers == a].unique().tolist() == [i] for a, i in ((7, 0), (5, 1), (9, 3)))
     part = majority_vote(answers[:50].flip(0), keys=keys[:50])
     assert torch.equal(part.answers, got.answers[:50])  # the key decides, not the company
     clear = majority_vote(torch.tensor([[4, 6, 6], [-1, -1, -1]]), keys=keys[:2])
@@ -440,12 +440,12 @@ def test_ties_of_a_vote_are_broken_by_the_key():
 def test_best_of_n():
     scores = torch.tensor([[0.1, 0.9, 0.3], [2.0, 2.0, 1.0], [-INF, -INF, -5.0], [-INF, -INF, -INF]])
     got = best_of_n(scores)
-    assert got.index.tolist() == [1, 0, 2, 0] and got.score.dtype == torch.float32
+    assert got.draw.tolist() == [1, 0, 2, 0] and got.score.dtype == torch.float32
     assert torch.equal(got.score, scores.amax(1)) and got.tied.tolist() == [False, True, False, True]
     keys = fusedraw.derive_keys(9, torch.arange(20_000))
-    drawn = best_of_n(scores[1:2].expand(20_000, -1), keys=keys).index
+    drawn = best_of_n(scores[1:2].expand(20_000, -1), keys=keys).draw
     assert stats.chisquare(torch.bincount(drawn, minlength=3)[:2]).pvalue > ALPHA and drawn.max() == 1
-    assert torch.equal(best_of_n(scores[:1].expand(9, -1), keys=keys[:9]).index, torch.ones(9).long())
+    assert torch.equal(best_of_n(scores[:1].expand(9, -1), keys=keys[:9]).draw, torch.ones(9).long())
 
 
 def test_pass_at_k_is_the_share_of_subsets():

@@ -63,7 +63,7 @@ def compare(a, b, *, confidence=0.95, resamples=9999, method="BCa", seed=0) -> C
     if len(a) < 2:
         raise ValueError(f"{_OP}: needs at least 2 pairs, got {len(a)}")
     check_choice(_OP, "method", method, _METHODS)
-    if isinstance(confidence, bool) or not isinstance(confidence, numbers.Real):
+    if isinstance(confidence, bool) or not isinstance(confidence, (int, float)):
         raise TypeError(f"{_OP}: confidence must be a number, got {type(confidence).__name__}")
     if not 0 < confidence < 1:
         raise ValueError(f"{_OP}: confidence must be in (0, 1), got {confidence}")

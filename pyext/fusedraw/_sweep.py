@@ -121,12 +121,12 @@ class Sweep:
         for name, score in scores.items():
             if name in columns:
                 raise ValueError(f"{_OP}: table has a parameter {name!r}, a score must be called otherwise")
-            values = score.reshape(-1).tolist() if hasattr(score, "reshape") else list(score)
-            if len(values) != len(self):
+            column = score.reshape(-1).tolist() if hasattr(score, "reshape") else list(score)
+            if len(column) != len(self):
                 raise ValueError(
-                    f"{_OP}: table needs {len(self)} values of {name}, one a setting, got {len(values)}"
+                    f"{_OP}: table needs {len(self)} values of {name}, one a setting, got {len(column)}"
                 )
-            columns[name] = values
+            columns[name] = column
         return Table(columns)
 
     def _combinations(self) -> list[tuple]:

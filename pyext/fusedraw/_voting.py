@@ -23,14 +23,14 @@ class Vote(NamedTuple):
     answers: Any  # int64 [P] (-1: none of the draws gave one), or for lists a list (None)
     votes: Tensor  # int64 [P]: draws that gave it
     share: Tensor  # float64 [P]: of the draws that gave any answer; nan where none did
-    index: Tensor  # int64 [P]: the first draw that gave it, -1 where none did
+    draw: Tensor  # int64 [P]: the first draw that gave it, -1 where none did
     tied: Tensor  # bool [P]: another answer had as many votes
 
 
 class Best(NamedTuple):
     """The draw of the highest score; P prompts."""
 
-    index: Tensor  # int64 [P]
+    draw: Tensor  # int64 [P]: its number
     score: Tensor  # [P], the dtype of the scores
     tied: Tensor  # bool [P]: another draw scored as high
 
@@ -85,11 +85,11 @@ def majority_vote(answers, *, keys=None) -> Vote:
             raise ValueError(f"{op}: answers must be [P, n], n >= 1, got shape {list(answers.shape)}")
         index, votes, tied, given = _vote(op, answers, keys)
         found = answers.long().gather(1, index.clamp(min=0).unsqueeze(1)).squeeze(1)
-        return Vote(found.where(index >= 0, -1), votes, votes / given, index, tied)
+        return Vote(found.where(index >= 0, -1), votes, votes.double() / given, index, tied)
     numbered = _numbered(op, answers)
     index, votes, tied, given = _vote(op, numbered, keys)
     rows = zip(answers, index.tolist(), strict=True)
-    return Vote([row[i] if i >= 0 else None for row, i in rows], votes, votes / given, index, tied)
+    return Vote([row[i] if i >= 0 else None for row, i in rows], votes, votes.double() / given, index, tied)
 
 
 def best_of_n(scores: Tensor, *, keys=None) -> Best:

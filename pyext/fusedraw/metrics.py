@@ -164,10 +164,10 @@ def relevance(texts: Sequence, prompts: Sequence, embed: Callable) -> Tensor:
     op = "relevance"
     if len(prompts) not in (1, len(texts)):
         raise ValueError(f"{op}: prompts must be 1 or {len(texts)}, got {len(prompts)}")
-    vectors = [_embeddings(op, embed, items) for items in (texts, prompts)]
-    if vectors[0].shape[1] != vectors[1].shape[1]:
-        raise ValueError(f"{op}: embed gave {vectors[0].shape[1]} and {vectors[1].shape[1]} dimensions")
-    return torch.nn.functional.cosine_similarity(*vectors, eps=1e-300)
+    ours, theirs = (_embeddings(op, embed, items) for items in (texts, prompts))
+    if ours.shape[1] != theirs.shape[1]:
+        raise ValueError(f"{op}: embed gave {ours.shape[1]} and {theirs.shape[1]} dimensions")
+    return torch.nn.functional.cosine_similarity(ours, theirs, eps=1e-300)
 
 
 def _embeddings(op: str, embed: Callable, items: Sequence) -> Tensor:
@@ -245,8 +245,8 @@ def _cosines(counts: list[Counter]) -> Tensor:
     products = torch.zeros((len(counts), len(counts)), dtype=torch.float64)
     for shared in holders.values():
         if len(shared) > 1:
-            index, times = (torch.tensor(column) for column in zip(*shared, strict=True))
-            products[index.unsqueeze(1), index] += torch.outer(times, times)
+            index, counted = torch.tensor(shared).unbind(1)
+            products[index.unsqueeze(1), index] += torch.outer(counted, counted)
     squares = [sum(times * times for times in count.values()) for count in counts]
     norms = torch.tensor(squares, dtype=torch.float64).sqrt()
     cosines = products / torch.outer(norms, norms)
