@@ -137,6 +137,10 @@ def test_coupled_refuses_before_the_generator_moves():
     before = generator.get_state()
     with pytest.raises(TypeError, match="coupled: logits must be"):
         coupled(torch.zeros(3, 9, dtype=torch.float64), {}, {}, generator=generator)
+    with pytest.raises(ValueError, match="top_p must be in"):
+        coupled(torch.zeros(3, 9), {}, {"top_p": 2}, generator=generator)
+    with pytest.raises(ValueError, match="coupled: a bool mask must be"):
+        coupled(torch.zeros(3, 9), {}, {}, generator=generator, mask=torch.ones(8, dtype=torch.bool))
     assert torch.equal(generator.get_state(), before)
 
 

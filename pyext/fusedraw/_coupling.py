@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import LOGIT_DTYPES, check_rows, listing
+from ._checks import LOGIT_DTYPES, check_mask, check_rows, listing
 from ._device import kernel_device
 from ._params import COLUMNS, names_tuple
 from .keys import resolve_keys
-from .sampling import SampleOutput, Sampler, sample
+from .sampling import SampleOutput, Sampler
 
 _OP = "coupled"
 _NAMES = tuple(inspect.signature(Sampler).parameters)
@@ -56,15 +56,17 @@ def coupled(logits: Tensor, *settings, keys=None, seed=None, step=0, generator=N
             f"{_OP}: settings must share one domain (noise differs between them), got {sorted(domains)}"
         )
     check_rows(_OP, "logits", logits, LOGIT_DTYPES)
+    check_mask(_OP, mask, 1 if logits.dim() == 1 else logits.shape[0], logits.shape[-1], logits.device)
+    draws = [Sampler(**setting) for setting in arguments]  # checks the values, before a generator moves
     keys = _common_keys(logits, keys, seed, step, generator)
-    outs = tuple([sample(logits, keys=keys, mask=mask, **setting) for setting in arguments])
+    outs = tuple([draw(logits, keys=keys, mask=mask) for draw in draws])
     ids = torch.stack([out.ids for out in outs])
     explored = torch.stack([out.explored for out in outs])
     return Coupled(ids, explored, ids != ids[0], outs)
 
 
 def _arguments_of(number: int, setting) -> dict[str, Any]:
-    """A setting as arguments of `sample` that ask for `explored`."""
+    """A setting as arguments of `Sampler` that ask for `explored`."""
     if isinstance(setting, Sampler):
         values = (*zip(COLUMNS, setting._values, strict=True), *zip(_OPTIONS, setting._options, strict=True))
         arguments = dict(values)
