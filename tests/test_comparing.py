@@ -329,18 +329,21 @@ def test_differences_that_are_all_equal():
 def test_the_interval_covers_a_known_law(method):
     """400 experiments of 40 pairs whose mean difference is 0.3: 95 % intervals hold it in 91 to 98 % of them.
 
-    Of a method that covers 95 %, fewer than 364 hits have probability 3e-4, more than 393 2e-4; one that
-    counted the 4 draws of each pair as pairs of their own would cover under 75 %.
+    Of a method that covers 95 %, fewer than 364 hits have probability 3e-4, more than 393 2e-4. Draws of a
+    prompt that counted as pairs of their own would make the interval too short: then it holds it in under 75 %.
     """
     rng = numpy.random.default_rng(11)
-    hits = 0
+    hits = naive_hits = 0
     for experiment in range(400):
         prompt = rng.normal(0.3, 1.0, (40, 1))  # the effect on each prompt, around the true mean
         difference = prompt + rng.normal(0, 0.5, (40, 4))
         base = rng.normal(0, 5, (40, 1)).repeat(4, 1)
-        got = compare(base, base + difference, resamples=999, method=method, seed=experiment)
+        options = {"resamples": 999, "method": method, "seed": experiment}
+        got = compare(base, base + difference, **options)
+        naive = compare(base.reshape(-1), (base + difference).reshape(-1), **options)
         hits += got.low <= 0.3 <= got.high
-    assert 364 <= hits <= 393
+        naive_hits += naive.low <= 0.3 <= naive.high
+    assert 364 <= hits <= 393 and naive_hits < 300
 
 
 def test_p_values_of_no_difference_are_uniform():
