@@ -330,7 +330,7 @@ def test_the_interval_covers_a_known_law(method):
     """400 experiments of 40 pairs whose mean difference is 0.3: 95 % intervals hold it in 91 to 98 % of them.
 
     Of a method that covers 95 %, fewer than 364 hits have probability 3e-4, more than 393 2e-4. Draws of a
-    prompt that counted as pairs of their own would make the interval too short: then it holds it in under 75 %.
+    prompt that counted as pairs of their own make the interval too short: it holds it in under 75 %.
     """
     rng = numpy.random.default_rng(11)
     hits = naive_hits = 0
