@@ -15,6 +15,7 @@ import argparse
 import ctypes
 import functools
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,6 +53,9 @@ LEAST_FLOOR_GAIN = 1.3  # below it the machine is busy, or has one core: not mea
 SAMPLE_GOAL_US = 10.0
 SAMPLER_GOAL_US = 6.0
 MEMORY_GOAL = 1 << 20  # bytes per thread
+MIX_GOAL = 1.03  # a call with mix_eps > 0 over the same call with mix_eps = 0
+MIX_EPS = 0.05
+MIX_KEYS = 64  # per batch: few enough fire that the first of a chunk would not stand for all
 
 
 @dataclass
@@ -94,8 +98,8 @@ def load_engine():
     return fusedraw
 
 
-def make_keys(rows: int, count: int = KEYS) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(11)
+def make_keys(rows: int, count: int = KEYS, seed: int = 11) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     return [torch.randint(-(2**62), 2**62, (rows, 2), generator=generator) for _ in range(count)]
 
 
@@ -259,6 +263,45 @@ def overhead_part(args: argparse.Namespace) -> list[Line]:
     return lines
 
 
+def mix_part(args: argparse.Namespace) -> list[Line]:
+    """What a share of chance costs: whole calls, with and without, on the same rows and keys in each round.
+
+    Each batch of rows has keys of its own, of which about MIX_EPS let a coin fire. Turns go without, with,
+    with, without, so that a drift cancels; the one ahead of them is not counted, since what runs first on a
+    row finds less of it in the caches, which is 3 % of a call. Measured is the median over rounds of their
+    ratio: a neighbour who takes the cache for a while slows both.
+    """
+    engine = load_engine()
+    torch.set_num_threads(1)
+    lines: list[Line] = []
+    for kind in args.data:
+        for batch in (1, 8):
+            rows = data.make(kind, VOCAB, min(ROWS * batch, data.MAX_ROWS)).split(batch)
+            keys = [make_keys(batch, MIX_KEYS, seed) for seed in range(len(rows))]
+            walk = RowByRow(len(rows))
+            chunks: dict[str, timing.Chunk] = {}
+            configs = [config for config in ("T", "top-k", "top-p") if config in args.config]
+            for config in configs:
+                for turn, share in enumerate((0.0, 0.0, MIX_EPS, MIX_EPS, 0.0)):
+                    draw = engine.Sampler(**cases.CONFIGS[config], mix_eps=share)
+                    calls = [
+                        [functools.partial(draw, x, keys=k) for k in some]
+                        for x, some in zip(rows, keys, strict=True)
+                    ]
+                    chunks[f"{config}/{turn}"] = walk.chunk([chunk_of(c) for c in calls])
+            got = interleave(chunks, args.rounds, args.chunk * batch, most_seconds=10, on_round=walk.start)
+            for config in configs:
+                _, *counted = (got[f"{config}/{turn}"].values for turn in range(5))
+                rounds = list(zip(*counted, strict=True))
+                without = statistics.median((a + d) / 2 for a, _, _, d in rounds)
+                with_ = statistics.median((b + c) / 2 for _, b, c, _ in rounds)
+                ratio = statistics.median((b + c) / (a + d) for a, b, c, d in rounds)
+                goal = f"mix_eps = {MIX_EPS}, {cases.TITLES[config]}, {data.label(kind, VOCAB)}, B = {batch}"
+                note = f"{us(without)} without, {us(with_)} with"
+                lines.append(Line("mix", goal, ratio, MIX_GOAL, "x mix_eps = 0", note))
+    return lines
+
+
 def memory_part(args: argparse.Namespace) -> list[Line]:
     """Extra memory per thread at V = 262144, in a fresh process per configuration."""
     lines = []
@@ -357,6 +400,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "engine": engine_part,
     "batch": batch_part,
     "overhead": overhead_part,
+    "mix": mix_part,
     "memory": memory_part,
     "peers": peers_part,
 }

@@ -43,7 +43,8 @@ __all__ = [
     "top_p_renorm",
 ]
 
-_LAZY = ("controllers", "numpy", "reference", "schedules")  # submodules that need not be paid for at import
+# Submodules that need not be paid for at import.
+_LAZY = ("comparing", "controllers", "metrics", "numpy", "reference", "schedules")
 
 
 def __getattr__(name: str):
