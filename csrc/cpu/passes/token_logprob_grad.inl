@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gradient of a token's score, written in one pass: exponentials are computed again rather than
+// kept.
+#pragma once
+
+namespace fusedraw {
+namespace {
+
+V::F weighing(V::F e) { return V::keep(V::gt(e, V::set(kNoWeight)), e); }
+Group weighing(const Group& e) {
+  return map(e, [](V::F v) { return weighing(v); });
+}
+
+void store_group(float* out, const Group& y) {
+  V::store(out, y.a);
+  V::store(out + V::kLanes, y.b);
+  V::store(out + 2 * V::kLanes, y.c);
+  V::store(out + 3 * V::kLanes, y.d);
+}
+
+// Of a block of which K holds what is not padding, logp alone.
+void kept_slopes(const RowSlopes& s, const float* kept, float* out) {
+  const LogitLanes lanes(s.kept_rule);
+  const V::F each = V::set(s.each), zero = V::set(0.0f);
+  for (int j = 0; j < kVecs; j += kGroup) {
+    const Group e = weighing(lanes(load_group(kept, j)));
+    store_group(out + j * V::kLanes, map(e, [&](V::F v) { return V::sub(zero, V::mul(each, v)); }));
+  }
+}
+
+// Of a block `x`, of which K holds what is not padding in `kept` (null: nothing), with entropy.
+void all_slopes(const RowSlopes& s, const float* x, const float* kept, float* out) {
+  const LogitLanes lanes(s.rule);
+  const V::F each = V::set(s.each), spread = V::set(s.spread), mean = V::set(s.mean);
+  const V::F zero = V::set(0.0f), least = V::set(-kFltMax);
+  for (int j = 0; j < kVecs; j += kGroup) {
+    const Group t = lanes.t(load_group(x, j)), e = weighing(LogitLanes::exp2(t));
+    const Group h =
+        map(e, add(t, mean), [&](V::F v, V::F gap) { return V::mul(spread, V::mul(v, gap)); });
+    Group p{zero, zero, zero, zero};
+    if (kept != nullptr) {
+      const GroupMask in_kept = at_least(load_group(kept, j), least);
+      const Group moves = map(e, [&](V::F v) { return V::mul(each, v); });
+      p = {V::sub(zero, V::keep(in_kept.a, moves.a)), V::sub(zero, V::keep(in_kept.b, moves.b)),
+           V::sub(zero, V::keep(in_kept.c, moves.c)), V::sub(zero, V::keep(in_kept.d, moves.d))};
+    }
+    store_group(out + j * V::kLanes, map(p, h, [](V::F v, V::F w) { return V::sub(v, w); }));
+  }
+}
+
+bool holds_any(const float* x, float least) {
+  const V::F lo = V::set(least);
+  for (int j = 0; j < kVecs; ++j)
+    if (V::any(V::ge(V::load(x + j * V::kLanes), lo))) return true;
+  return false;
+}
+
+template <typename T>
+void store_slopes(const float* from, T* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) round_to(from[i], to[i]);
+}
+
+// Every block of the row; of a replayed one, what the entropy moves.
+template <typename T>
+void write_slopes(const Row& r, const RowSlopes& s, bool replays, T* out) {
+  alignas(64) float buffer[kBlock], cut_buffer[kBlock], result[kBlock];
+  for (int64_t b = 0; b < r.blocks; ++b) {
+    const int64_t rest = r.cols - b * kBlock, n = rest < kBlock ? rest : kBlock;
+    T* to = out + b * kBlock;
+    const float* x = r.fetch(r, b, buffer);
+    if (s.spread == 0.0f && !holds_any(x, s.cut.lo)) {
+      memset(to, 0, size_t(n) * sizeof(T));
+      continue;
+    }
+    float* direct = result;
+    if constexpr (sizeof(T) == sizeof(float))
+      if (n == kBlock) direct = to;
+    const float* kept = replays ? nullptr : cut_block(r, s.cut, b, x, cut_buffer);
+    if (s.spread == 0.0f)
+      kept_slopes(s, kept, direct);
+    else
+      all_slopes(s, x, kept, direct);
+    if (direct == result) store_slopes(result, to, n);
+  }
+}
+
+// The kept tokens of a replayed row, over what the entropy left there.
+template <typename T>
+void write_listed(const TokenLogprobGradCall& call, int64_t row, const RowSlopes& s, T* out) {
+  const KeptIds kept = kept_ids_of(call.kept, row);
+  const T* x = static_cast<const T*>(call.x.data) + row * call.x.row_stride;
+  for (int64_t j = 0; j < kept.n; ++j) {
+    const int64_t id = kept.ids[j];
+    if (!mask_allows(call.mask, row, id)) continue;
+    const float v = widen(x[id]) + 0.0f;
+    if (v > -inf32()) round_to(kept_slope(s, v) - entropy_slope(s, v), out[id]);
+  }
+}
+
+template <typename T>
+void grad_typed(const TokenLogprobGradCall& call, int64_t row, Scratch& scratch) {
+  const RowSlopes s = row_slopes(call, row);
+  T* out = static_cast<T*>(call.grad) + row * call.x.cols;
+  const bool logp_moves = s.own != 0.0f || s.each != 0.0f, replays = call.kept.offsets != nullptr;
+  if (s.spread == 0.0f && (replays || !logp_moves)) {
+    memset(out, 0, size_t(call.x.cols) * sizeof(T));
+  } else {
+    const Row r = open_row(call.x, call.mask, row, false, scratch, false);
+    write_slopes(r, s, replays, out);
+  }
+  if (!logp_moves) return;
+  if (replays) write_listed(call, row, s, out);
+  const int64_t id = call.ids[row];
+  const float x = widen(static_cast<const T*>(call.x.data)[row * call.x.row_stride + id]) + 0.0f;
+  round_to(s.own - entropy_slope(s, x), out[id]);
+}
+
+void token_logprob_grad_row(const TokenLogprobGradCall& call, int64_t row, const Pool&) {
+  Scratch& scratch = Scratch::of_this_thread();
+  switch (call.x.dtype) {
+    case DType::kBFloat16:
+      grad_typed<BFloat16>(call, row, scratch);
+      break;
+    case DType::kFloat16:
+      grad_typed<Float16>(call, row, scratch);
+      break;
+    default:
+      grad_typed<float>(call, row, scratch);
+  }
+  scratch.trim();
+}
+
+}  // namespace
+}  // namespace fusedraw
