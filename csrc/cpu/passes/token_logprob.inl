@@ -103,6 +103,7 @@ void score_checked(const TokenLogprobCall& call, int64_t row, const RowParams& p
   const bool whole = scores_whole_row(call, params);
   if (whole) {
     r = open_row(call.x, call.mask, row, false, scratch, !replays && !plan.greedy);
+    if (pool.threads == 1) look_ahead(r, call.x, row);
     score.status = scan_row(r, pool);
     if (score.status != kOk) return;
     r.rule = weight_rule(r.rule.m, temperature, false);

@@ -11,24 +11,33 @@ Group weighing(const Group& e) {
   return map(e, [](V::F v) { return weighing(v); });
 }
 
+// A gradient larger than the caches is written past them: to fetch what is overwritten anyway would
+// be a third of the memory traffic.
+constexpr int64_t kStreamBytes = 4 << 20;
+
+template <bool kStream>
 void store_group(float* out, const Group& y) {
-  V::store(out, y.a);
-  V::store(out + V::kLanes, y.b);
-  V::store(out + 2 * V::kLanes, y.c);
-  V::store(out + 3 * V::kLanes, y.d);
+  constexpr auto put = kStream ? V::stream : V::store;
+  put(out, y.a);
+  put(out + V::kLanes, y.b);
+  put(out + 2 * V::kLanes, y.c);
+  put(out + 3 * V::kLanes, y.d);
 }
 
 // Of a block of which K holds what is not padding, logp alone.
+template <bool kStream>
 void kept_slopes(const RowSlopes& s, const float* kept, float* out) {
   const LogitLanes lanes(s.kept_rule);
   const V::F each = V::set(s.each), zero = V::set(0.0f);
   for (int j = 0; j < kVecs; j += kGroup) {
     const Group e = weighing(lanes(load_group(kept, j)));
-    store_group(out + j * V::kLanes, map(e, [&](V::F v) { return V::sub(zero, V::mul(each, v)); }));
+    store_group<kStream>(out + j * V::kLanes,
+                         map(e, [&](V::F v) { return V::sub(zero, V::mul(each, v)); }));
   }
 }
 
 // Of a block `x`, of which K holds what is not padding in `kept` (null: nothing), with entropy.
+template <bool kStream>
 void all_slopes(const RowSlopes& s, const float* x, const float* kept, float* out) {
   const LogitLanes lanes(s.rule);
   const V::F each = V::set(s.each), spread = V::set(s.spread), mean = V::set(s.mean);
@@ -44,7 +53,8 @@ void all_slopes(const RowSlopes& s, const float* x, const float* kept, float* ou
       p = {V::sub(zero, V::keep(in_kept.a, moves.a)), V::sub(zero, V::keep(in_kept.b, moves.b)),
            V::sub(zero, V::keep(in_kept.c, moves.c)), V::sub(zero, V::keep(in_kept.d, moves.d))};
     }
-    store_group(out + j * V::kLanes, map(p, h, [](V::F v, V::F w) { return V::sub(v, w); }));
+    store_group<kStream>(out + j * V::kLanes,
+                         map(p, h, [](V::F v, V::F w) { return V::sub(v, w); }));
   }
 }
 
@@ -62,7 +72,7 @@ void store_slopes(const float* from, T* to, int64_t n) {
 
 // Every block of the row; of a replayed one, what the entropy moves.
 template <typename T>
-void write_slopes(const Row& r, const RowSlopes& s, bool replays, T* out) {
+void write_slopes(const Row& r, const RowSlopes& s, bool replays, bool stream, T* out) {
   alignas(64) float buffer[kBlock], cut_buffer[kBlock], result[kBlock];
   for (int64_t b = 0; b < r.blocks; ++b) {
     const int64_t rest = r.cols - b * kBlock, n = rest < kBlock ? rest : kBlock;
@@ -76,12 +86,14 @@ void write_slopes(const Row& r, const RowSlopes& s, bool replays, T* out) {
     if constexpr (sizeof(T) == sizeof(float))
       if (n == kBlock) direct = to;
     const float* kept = replays ? nullptr : cut_block(r, s.cut, b, x, cut_buffer);
+    const bool past = stream && direct != result;
     if (s.spread == 0.0f)
-      kept_slopes(s, kept, direct);
+      past ? kept_slopes<true>(s, kept, direct) : kept_slopes<false>(s, kept, direct);
     else
-      all_slopes(s, x, kept, direct);
+      past ? all_slopes<true>(s, x, kept, direct) : all_slopes<false>(s, x, kept, direct);
     if (direct == result) store_slopes(result, to, n);
   }
+  if (stream) V::stream_fence();
 }
 
 // The kept tokens of a replayed row, over what the entropy left there.
@@ -106,7 +118,9 @@ void grad_typed(const TokenLogprobGradCall& call, int64_t row, Scratch& scratch)
     memset(out, 0, size_t(call.x.cols) * sizeof(T));
   } else {
     const Row r = open_row(call.x, call.mask, row, false, scratch, false);
-    write_slopes(r, s, replays, out);
+    const int64_t bytes = call.x.rows * call.x.cols * int64_t(sizeof(T));
+    const bool aligned = reinterpret_cast<uintptr_t>(out) % (V::kLanes * sizeof(float)) == 0;
+    write_slopes(r, s, replays, bytes >= kStreamBytes && aligned, out);
   }
   if (!logp_moves) return;
   if (replays) write_listed(call, row, s, out);
