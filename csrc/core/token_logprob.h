@@ -137,7 +137,7 @@ struct RowSlopes {
 
 // What does not move stays put, whatever the gradient that arrives.
 FD_FN float slope_times(float grad, double slope) {
-  return slope == 0.0 ? 0.0f : float(double(grad) * slope);
+  return slope == 0.0 ? 0.0f : float(double(grad) * slope) + 0.0f;
 }
 
 FD_FN RowSlopes row_slopes(const double* saved, float grad_logp, float grad_entropy) {
@@ -164,7 +164,8 @@ FD_FN float weighing(const WeightRule& rule, float x) {
   return e > 0x1p-44f ? e : 0.0f;
 }
 FD_FN float kept_slope(const RowSlopes& s, float x) {
-  return 0.0f - s.each * weighing(s.kept_rule, x);
+  const float e = weighing(s.kept_rule, x);
+  return e == 0.0f ? 0.0f : 0.0f - s.each * e;
 }
 FD_FN float entropy_slope(const RowSlopes& s, float x) {
   const float e = weighing(s.rule, x);

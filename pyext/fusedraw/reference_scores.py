@@ -80,9 +80,10 @@ def score_row(x, token, *, mask=None, kept=None, entropy=True, **params):
     return score
 
 
-def score_grad_row(x, token, grad_logp, grad_entropy=None, *, mask=None, kept=None, **params):
+def score_grad_row(x, token, grad_logp, grad_entropy=None, *, mask=None, kept=None, entropy=True, **params):
     """The gradient of grad_logp * logp + grad_entropy * entropy in x (float32 values), K held fixed."""
-    score, p, grad = score_row(x, token, mask=mask, kept=kept, **params), Params(**params), [0.0] * len(x)
+    score = score_row(x, token, mask=mask, kept=kept, entropy=entropy, **params)
+    p, grad = Params(**params), [0.0] * len(x)
     if score.status != OK or p.temperature == 0 or p.temperature > 2.0**64:
         return grad
     law, law_kept, slope = score.law, score.law_kept, min(1 / p.temperature, FLT_MAX)
@@ -95,7 +96,7 @@ def score_grad_row(x, token, grad_logp, grad_entropy=None, *, mask=None, kept=No
         mean = sum(fixed(fl32(-t * e)) for t, e, w in zip(law.t, law.e, law.w, strict=True) if w > 0)
         mean = fl32(float(mean) / float(law.total))
     for j in range(len(x)):
-        moves = own if j == token else -fl32(each * law_kept.e[j])
+        moves = own if j == token else 0.0 - fl32(each * law_kept.e[j])
         if j in score.kept and law_kept.w[j] > 0:
             grad[j] = moves
         if grad_entropy is not None and law.w[j] > 0:
@@ -105,4 +106,4 @@ def score_grad_row(x, token, grad_logp, grad_entropy=None, *, mask=None, kept=No
 
 def factor32(grad, factor):
     """grad * factor in float32; what does not move stays put, whatever the gradient that arrives."""
-    return fl32(grad * factor) if factor != 0 else 0.0
+    return out32(grad * factor) if factor != 0 else 0.0

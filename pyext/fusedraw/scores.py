@@ -209,8 +209,9 @@ def _check_returns(returns) -> tuple:
 def _check_shapes(logits, ids) -> None:
     if not isinstance(logits, Tensor) or logits.dim() <= 2:
         check_rows(_OP, "logits", logits, PROB_DTYPES)
-    else:
-        check_rows(_OP, "logits", logits[(0,) * (logits.dim() - 2)] if logits.numel() else logits, PROB_DTYPES)
+    else:  # one [S, V] of them; all where there are none
+        rows = logits[(0,) * (logits.dim() - 2)] if logits.numel() else logits.flatten(0, -2)
+        check_rows(_OP, "logits", rows, PROB_DTYPES)
     if not isinstance(ids, Tensor):
         raise TypeError(f"{_OP}: ids must be a torch.Tensor, got {type(ids).__name__}")
     if ids.dtype not in _ID_DTYPES:

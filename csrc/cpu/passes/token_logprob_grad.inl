@@ -6,9 +6,15 @@
 namespace fusedraw {
 namespace {
 
-V::F weighing(V::F e) { return V::keep(V::gt(e, V::set(kNoWeight)), e); }
-Group weighing(const Group& e) {
-  return map(e, [](V::F v) { return weighing(v); });
+Group all_of(float x) {
+  const V::F v = V::set(x);
+  return {v, v, v, v};
+}
+Group minus(const Group& x, const Group& y) {
+  return map(x, y, [](V::F v, V::F w) { return V::sub(v, w); });
+}
+GroupMask both(const GroupMask& m, const GroupMask& n) {
+  return {V::both(m.a, n.a), V::both(m.b, n.b), V::both(m.c, n.c), V::both(m.d, n.d)};
 }
 
 // A gradient larger than the caches is written past them: to fetch what is overwritten anyway would
@@ -24,15 +30,16 @@ void store_group(float* out, const Group& y) {
   put(out + 3 * V::kLanes, y.d);
 }
 
-// Of a block of which K holds what is not padding, logp alone.
+// Of a block of which K holds what is not padding, logp alone. Products are masked, not factors: a
+// slope may be infinite.
 template <bool kStream>
 void kept_slopes(const RowSlopes& s, const float* kept, float* out) {
   const LogitLanes lanes(s.kept_rule);
-  const V::F each = V::set(s.each), zero = V::set(0.0f);
+  const Group each = all_of(s.each), zero = all_of(0.0f);
   for (int j = 0; j < kVecs; j += kGroup) {
-    const Group e = weighing(lanes(load_group(kept, j)));
-    store_group<kStream>(out + j * V::kLanes,
-                         map(e, [&](V::F v) { return V::sub(zero, V::mul(each, v)); }));
+    const Group e = lanes(load_group(kept, j));
+    const Group p = keep_product(above(e, V::set(kNoWeight)), each, e);
+    store_group<kStream>(out + j * V::kLanes, minus(zero, p));
   }
 }
 
@@ -40,21 +47,17 @@ void kept_slopes(const RowSlopes& s, const float* kept, float* out) {
 template <bool kStream>
 void all_slopes(const RowSlopes& s, const float* x, const float* kept, float* out) {
   const LogitLanes lanes(s.rule);
-  const V::F each = V::set(s.each), spread = V::set(s.spread), mean = V::set(s.mean);
-  const V::F zero = V::set(0.0f), least = V::set(-kFltMax);
+  const Group each = all_of(s.each), spread = all_of(s.spread), zero = all_of(0.0f);
+  const V::F mean = V::set(s.mean), least = V::set(-kFltMax);
   for (int j = 0; j < kVecs; j += kGroup) {
-    const Group t = lanes.t(load_group(x, j)), e = weighing(LogitLanes::exp2(t));
-    const Group h =
-        map(e, add(t, mean), [&](V::F v, V::F gap) { return V::mul(spread, V::mul(v, gap)); });
-    Group p{zero, zero, zero, zero};
-    if (kept != nullptr) {
-      const GroupMask in_kept = at_least(load_group(kept, j), least);
-      const Group moves = map(e, [&](V::F v) { return V::mul(each, v); });
-      p = {V::sub(zero, V::keep(in_kept.a, moves.a)), V::sub(zero, V::keep(in_kept.b, moves.b)),
-           V::sub(zero, V::keep(in_kept.c, moves.c)), V::sub(zero, V::keep(in_kept.d, moves.d))};
-    }
-    store_group<kStream>(out + j * V::kLanes,
-                         map(p, h, [](V::F v, V::F w) { return V::sub(v, w); }));
+    const Group t = lanes.t(load_group(x, j)), e = LogitLanes::exp2(t);
+    const GroupMask weighs = above(e, V::set(kNoWeight));
+    const Group gap = map(e, add(t, mean), [](V::F v, V::F w) { return V::mul(v, w); });
+    const Group h = keep_product(weighs, spread, gap);
+    Group p = zero;
+    if (kept != nullptr)
+      p = minus(zero, keep_product(both(weighs, at_least(load_group(kept, j), least)), each, e));
+    store_group<kStream>(out + j * V::kLanes, minus(p, h));
   }
 }
 
