@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+import fusedraw
 import torch
 from timing import chunk_of, interleave, keep_memory, load_said, machine, versions
-
-import fusedraw
 
 VOCAB = 128_256
 MIB = 2**20
@@ -87,7 +86,9 @@ def measure_memory(x, ids, weight):
     peak = resident("VmHWM") - before
     beyond = peak - grad.numel() * grad.element_size()
     logits = x.numel() * x.element_size() / MIB
-    print(f"N = {x.shape[0]}: logits {logits:.0f} MiB, peak beyond logits and gradient {beyond / MIB:.1f} MiB")
+    print(
+        f"N = {x.shape[0]}: logits {logits:.0f} MiB, peak beyond logits and gradient {beyond / MIB:.1f} MiB"
+    )
 
 
 def main():

@@ -31,8 +31,8 @@ from strategies import (
     on_every_engine,
     param_rows,
     row_batches,
-    sample,
     same_bits,
+    sample,
 )
 
 GRADS = st.sampled_from([0.0, 1.0, -1.0, 0.37, -2.5e3, 1e-30, 3e38])
@@ -141,7 +141,13 @@ def test_off_the_support_is_minus_infinity():
     x = torch.tensor([[3.0, 2.0, 1.0, -INF, 0.0]])
     mask = torch.tensor([True, True, False, True, True])
     rows, ids = x.expand(5, 5), torch.arange(5)
-    assert (fusedraw.token_logprob(rows, ids, mask=mask) == -INF).tolist() == [False, False, True, True, False]
+    assert (fusedraw.token_logprob(rows, ids, mask=mask) == -INF).tolist() == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
     logp = fusedraw.token_logprob(rows, ids, mask=mask, top_k=1, mix_eps=0.5, mix_support="valid")
     expected = torch.tensor([0.5 + 0.5 / 3, 0.5 / 3, 0.0, 0.0, 0.5 / 3]).log()
     torch.testing.assert_close(logp, expected, rtol=1e-6, atol=0)
@@ -339,7 +345,9 @@ def test_strides_and_batch_do_not_count():
         results.append((logp.detach(), y.grad))
     for logp, grad in results[1:]:
         assert same_bits(logp, results[0][0]) and torch.equal(grad, results[0][1])
-    alone = [fusedraw.token_logprob(x[i], ids[i], top_p=0.9, mix_eps=0.1, mix_support="valid") for i in range(8)]
+    alone = [
+        fusedraw.token_logprob(x[i], ids[i], top_p=0.9, mix_eps=0.1, mix_support="valid") for i in range(8)
+    ]
     assert same_bits(torch.stack(alone), results[0][0])
 
 
@@ -417,11 +425,23 @@ WRONG = {
     "length": (ValueError, "top_p must have length 1 or 2", X, IDS, {"top_p": torch.ones(3)}),
     "support": (ValueError, "mix_support must be 'kept' or 'valid'", X, IDS, {"mix_support": "all"}),
     "order": (ValueError, "filter_order must be", X, IDS, {"filter_order": "first"}),
-    "returns": (ValueError, "returns must be among entropy or status, got 'logp'", X, IDS, {"returns": "logp"}),
+    "returns": (
+        ValueError,
+        "returns must be among entropy or status, got 'logp'",
+        X,
+        IDS,
+        {"returns": "logp"},
+    ),
     "check": (ValueError, "check must be 'raise' or 'status'", X, IDS, {"check": "warn"}),
     "mask": (ValueError, r"mask must be \[4\]", X, IDS, {"mask": torch.ones(3, dtype=torch.bool)}),
     "kept alone": (TypeError, r"kept must be \(ids, offsets\), got Tensor", X, IDS, {"kept": KEPT[0]}),
-    "kept dtype": (TypeError, "kept ids must be int32, got int64", X, IDS, {"kept": (KEPT[0].long(), KEPT[1])}),
+    "kept dtype": (
+        TypeError,
+        "kept ids must be int32, got int64",
+        X,
+        IDS,
+        {"kept": (KEPT[0].long(), KEPT[1])},
+    ),
     "offsets dtype": (TypeError, "kept offsets must be int64", X, IDS, {"kept": (KEPT[0], KEPT[1].int())}),
     "offsets length": (ValueError, r"kept offsets must be \[3\]", X, IDS, {"kept": (KEPT[0], KEPT[1][:2])}),
     "offsets past the end": (

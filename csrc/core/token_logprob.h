@@ -23,10 +23,12 @@ struct KeptIds {
 };
 
 // A row's list, as far as reading it is safe.
-FD_FN KeptIds kept_ids_of(const KeptSetsView& kept, int64_t row) {
-  const int64_t begin = kept.offsets[row], end = kept.offsets[row + 1];
+FD_FN KeptIds kept_ids_between(const KeptSetsView& kept, int64_t begin, int64_t end) {
   if (begin < 0 || begin > end || end > kept.size) return {nullptr, -1};
   return {kept.ids + begin, end - begin};
+}
+FD_FN KeptIds kept_ids_of(const KeptSetsView& kept, int64_t row) {
+  return kept_ids_between(kept, kept.offsets[row], kept.offsets[row + 1]);
 }
 
 enum SavedColumn {

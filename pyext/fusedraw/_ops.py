@@ -108,9 +108,7 @@ def _fake_token_logprob(logits, ids, params, mask, kept_ids, kept_offsets, mode,
 
 
 @register_fake("fusedraw::token_logprob_backward")
-def _fake_token_logprob_backward(
-    grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved
-):
+def _fake_token_logprob_backward(grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved):
     others = (grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved)
     _check_devices("token_logprob_backward", grad_logp, *others)
     return logits.new_empty(logits.shape)
@@ -188,9 +186,7 @@ def _token_logprob_backward(ctx, grad_logp, grad_entropy, *_):
         grad_entropy = None
     if grad_logp is None:
         grad_logp = logits.new_zeros((logits.shape[0],), dtype=dtype)
-    grad = token_logprob_backward(
-        grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved
-    )
+    grad = token_logprob_backward(grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved)
     return grad, None, None, None, None, None, None, None
 
 
