@@ -11,6 +11,7 @@ memory of a process, less that before the call: what is left after the gradient 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 
 import fusedraw
@@ -64,9 +65,9 @@ def compare(x, ids, weight, rounds, threads):
     print(f"{'':34}{'fusedraw':>12}{'torch':>12}{'ratio':>9}")
     for entropy in (False, True):
         for name, run in (("forward", forward), ("forward and backward", both)):
-            more = (weight,) if run is both else ()
+            arguments = (x, ids, entropy, weight) if run is both else (x, ids, entropy)
             calls = {
-                label: chunk_of([lambda score=score: run(score, x, ids, entropy, *more)])
+                label: chunk_of([functools.partial(run, score, *arguments)])
                 for label, score in (("fusedraw", fused), ("torch", plain))
             }
             samples = interleave(calls, rounds=rounds, most_seconds=1e9)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""token_logprob as an operation of the engine in use, and in plain Python (R1), in the manner of strategies."""
+"""token_logprob as an operation of the engine in use, and in plain Python (R1), as in strategies."""
 
 import torch
 from fusedraw import reference_scores as r1

@@ -84,22 +84,17 @@ def test_schedules_do_not_count(seed):
 def test_malformed_kept_sets_are_not_followed():
     """Every access is checked against the declared buffers meanwhile."""
     x, ids, g = torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64), torch.ones(2)
-    for listed, offsets in (
-        ([0, 7], [0, 1, 2]),
-        ([1, 0], [0, 0, 2]),
-        ([0, 1], [0, 1, 9]),
-        ([0, 1], [0, 1, -3]),
-    ):
-        kept = torch.tensor(listed, dtype=torch.int32), torch.tensor(offsets)
+    for kept in scores.MALFORMED:
         got = both(score, x, ids, make_params(), None, kept, 0, True, (g, None))
         assert got["status"][1].item() == fusedraw.Status.BAD_PARAM.value and not got["grad"][1].any()
     got = both(score, x, torch.tensor([-1, 4]), make_params(), grads=(g, g))
     assert got["status"].tolist() == [fusedraw.Status.BAD_PARAM.value] * 2 and not got["grad"].any()
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in scores.WRONG if case.startswith(("id ", "kept ", "offsets "))]
-)
+NAMED = [case for case in scores.WRONG if case.startswith(("id ", "kept ", "offsets "))]
+
+
+@pytest.mark.parametrize("case", NAMED)
 def test_bad_input_is_named(case, monkeypatch):
     monkeypatch.setattr("fusedraw.scores.token_logprob_op", operators().token_logprob)
     scores.test_bad_input_is_named(case, F32)

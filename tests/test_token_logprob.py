@@ -427,7 +427,7 @@ WRONG = {
     "order": (ValueError, "filter_order must be", X, IDS, {"filter_order": "first"}),
     "returns": (
         ValueError,
-        "returns must be among entropy or status, got 'logp'",
+        "must be among entropy or status, got 'logp'",
         X,
         IDS,
         {"returns": "logp"},
@@ -481,9 +481,18 @@ def test_bad_input_is_named(case, dtype):
         fusedraw.token_logprob(logits, ids, **options)
 
 
+# In row 1: an id that is none, descending ids, an offset past the end, descending offsets.
+MALFORMED = [
+    (torch.tensor(ids, dtype=torch.int32), torch.tensor(offsets))
+    for ids, offsets in (
+        *(([0, 7], [0, 1, 2]), ([1, 0], [0, 0, 2])),
+        *(([0, 1], [0, 1, 9]), ([0, 1], [0, 1, -3])),
+    )
+]
+
+
 def test_malformed_kept_sets_are_a_status_too():
-    for ids, offsets in (([0, 7], [0, 1, 2]), ([1, 0], [0, 0, 2]), ([0, 1], [0, 1, 9]), ([0, 1], [0, 1, -3])):
-        kept = torch.tensor(ids, dtype=torch.int32), torch.tensor(offsets)
+    for kept in MALFORMED:
         got = on_every_engine(score, X, IDS, make_params(), None, kept, 0, True, (torch.ones(2), None))
         assert got["status"][1].item() == fusedraw.Status.BAD_PARAM.value
         assert got["logp"][1].isnan() and not got["grad"][1].any()

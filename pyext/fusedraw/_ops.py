@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops as torch knows them: handles, fake kernels (shapes and dtypes only), and the backwards of softmax and
-token_logprob.
+"""The ops as torch knows them: handles, fake kernels (shapes and dtypes only), and the backwards of softmax
+and token_logprob.
 
 The schemas and the real kernels are registered by `_C` (csrc/ops). Every op is a pure function of its
 arguments: the noise comes in as keys, so there is no generator state to functionalise, capture or replay.
@@ -171,7 +171,7 @@ register_autograd("fusedraw::softmax", _softmax_backward, setup_context=_save_fo
 
 def _save_for_token_logprob(ctx, inputs, output):
     logits, ids, _, mask, kept_ids, kept_offsets, _, entropy = inputs
-    logp, _, status, saved = output
+    _, _, status, saved = output
     ctx.mark_non_differentiable(status, saved)
     ctx.set_materialize_grads(False)  # what is not used brings None, not a tensor of zeros
     ctx.save_for_backward(logits, ids, mask, kept_ids, kept_offsets, saved)

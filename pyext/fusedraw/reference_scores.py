@@ -5,6 +5,7 @@ Standard library only, on the rules of `fusedraw.reference`.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from .reference import (
     BAD_PARAM,
@@ -43,7 +44,7 @@ class Score:
 
 def well_formed(kept, vocab):
     """Whether a recorded kept set holds ids of the row, ascending, none twice."""
-    return all(0 <= i < vocab for i in kept) and all(i < j for i, j in zip(kept, kept[1:], strict=False))
+    return all(0 <= i < vocab for i in kept) and all(i < j for i, j in pairwise(kept))
 
 
 def score_row(x, token, *, mask=None, kept=None, entropy=True, **params):

@@ -106,7 +106,8 @@ def token_logprob(
         TypeError: a wrong type or dtype; ValueError: a wrong shape, device, range or name, a bad row.
 
     >>> out = fusedraw.sample(logits, keys=keys, top_p=0.9, mix_eps=0.05, returns=("logp", "kept"))
-    >>> logp = fusedraw.token_logprob(new_logits, out.ids, mix_eps=0.05, kept=(out.kept_ids, out.kept_offsets))
+    >>> kept = (out.kept_ids, out.kept_offsets)
+    >>> logp = fusedraw.token_logprob(new_logits, out.ids, mix_eps=0.05, kept=kept)
     >>> ratio = torch.exp(logp - out.logp)  # of two behaviour policies: 1 where new_logits are logits
     """
     names = _check_returns(returns)
@@ -142,9 +143,9 @@ def token_logprob(
 def importance_weight(logp_pi: Tensor, logp_mu: Tensor, *, mix_eps=None, check=None) -> Tensor:
     """pi(i) / mu(i) of drawn tokens: what a draw from mu counts for in an expectation under pi.
 
-    E_mu[pi/mu * f] = E_pi[f]. The target pi is the policy to be evaluated or improved, the behaviour policy mu
-    the one that drew. Where mu = (1 - mix_eps) * pi + mix_eps * uniform with this very pi, every weight is at
-    most 1 / (1 - mix_eps): exploring by a mixture bounds the variance of the correction. A token that pi
+    E_mu[pi/mu * f] = E_pi[f]. The target pi is the policy to be evaluated or improved, the behaviour policy
+    mu the one that drew. Where mu = (1 - mix_eps) * pi + mix_eps * uniform with this very pi, every weight is
+    at most 1 / (1 - mix_eps): exploring by a mixture bounds the variance of the correction. A token that pi
     excludes weighs 0. For a pi of other parameters or other logits there is no bound.
 
     Args:
@@ -191,8 +192,8 @@ def _check_bound(op, weight, logp_pi, logp_mu, mix_eps):
         place = excess.nonzero()[0].tolist()
         found, bound = weight.expand_as(excess)[tuple(place)], (1 / (1 - eps)).expand_as(excess)[tuple(place)]
         raise ValueError(
-            f"{op}: weights must be at most 1 / (1 - mix_eps) = {float(bound):.6g}, got {float(found):.6g} at "
-            f"{place}: logp_pi is not that of the policy that was mixed"
+            f"{op}: weights must be at most 1 / (1 - mix_eps) = {float(bound):.6g}, got {float(found):.6g} "
+            f"at {place}: logp_pi is not that of the policy that was mixed"
         )
 
 
