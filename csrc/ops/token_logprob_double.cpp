@@ -10,7 +10,7 @@
 namespace fusedraw {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Term {
   double x, w;
@@ -37,8 +37,8 @@ DoubleRow read_double(const double* x, int64_t cols, float temperature, Allowed 
   for (int64_t i = 0; i < cols; ++i) {
     if (!allowed(i)) continue;
     nan |= x[i] != x[i];
-    pos_inf |= x[i] == kInf;
-    if (x[i] > -kInf) r.terms.push_back({x[i], 0.0, i});
+    pos_inf |= x[i] == kInfinity;
+    if (x[i] > -kInfinity) r.terms.push_back({x[i], 0.0, i});
   }
   r.status = nan ? kNan : pos_inf ? kPosInf : r.terms.empty() ? kEmpty : kOk;
   if (r.status != kOk) return r;
@@ -157,7 +157,7 @@ void grad_double(const TokenLogprobGradCall& call, const double* x, int64_t row,
   if (call.kept.offsets) listed = kept_ids_of(call.kept, row);
   for (int64_t i = 0; i < call.x.cols; ++i) {
     out[i] = 0.0;
-    if (!mask_allows(call.mask, row, i) || !(x[i] > -kInf)) continue;
+    if (!mask_allows(call.mask, row, i) || !(x[i] > -kInfinity)) continue;
     const double lo = saved[kSavedCutValue];
     const bool kept = call.kept.offsets
                           ? std::binary_search(listed.ids, listed.ids + listed.n, int32_t(i))
