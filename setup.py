@@ -21,6 +21,7 @@ import build_cuda  # noqa: E402
 # Listed, not globbed: a stray file never changes a build.
 SOURCES = [
     "csrc/reference/reference.cpp",
+    "csrc/reference/token_logprob.cpp",
     "csrc/cpu/scalar.cpp",
     "csrc/cpu/avx2.cpp",
     "csrc/cpu/avx512.cpp",
@@ -32,6 +33,8 @@ SOURCES = [
     "csrc/ops/registry.cpp",
     "csrc/ops/schema.cpp",
     "csrc/ops/softmax_double.cpp",
+    "csrc/ops/token_logprob.cpp",
+    "csrc/ops/token_logprob_double.cpp",
     "csrc/bindings/module.cpp",
 ]
 # With CUDA, these too: by the host compiler, and by nvcc.

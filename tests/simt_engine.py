@@ -32,8 +32,12 @@ OPS_FLAGS = (
     *("-Wno-unused-parameter", "-Wno-psabi"),  # in torch's headers
     *(f"-isystem{path}" for path in include_paths("cpu")),
 )
+OPS_SOURCES = (
+    *("calls.cpp", "checks.cpp", "softmax_double.cpp"),
+    *("token_logprob.cpp", "token_logprob_double.cpp"),
+)
 OPS = (
-    *(CSRC / "ops" / name for name in ("calls.cpp", "checks.cpp", "softmax_double.cpp")),
+    *(CSRC / "ops" / name for name in OPS_SOURCES),
     HERE / "operators.cpp",
 )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scoring import score
 from simt_build import CSRC, KEPT, ROOT
 from simt_engine import library_path, recorded, run_tests
 from strategies import (
@@ -42,6 +43,7 @@ LEAST_COVERED = 0.95
 # What covers the lines: tests of the executor, by -k.
 COVERING = (
     ("test_cuda_executor.py", "schedules or keys or lane_and_block or bad_row or softmax or renormalisation"),
+    ("test_cuda_token_logprob.py", "replayed and dtype0 or kept_sets"),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 
@@ -69,6 +71,8 @@ def run_everything():
                 softmax(x, torch.ones(1, dtype=torch.float64), None, log)
             for renorm in (False, True):
                 keep(x, make_params(top_k=9), None, make_mode(), renorm)
+            ids, ones = torch.arange(rows), torch.ones(rows)
+            score(x, ids, make_params(0.7, 0.9), grads=(ones, ones))
             p = make_probs("normal", rows, size, 1, dtype)
             for n, replacement in ((1, True), (5, True), (5, False)):
                 multinomial(p, keys, n, replacement)

@@ -28,6 +28,24 @@ FD_FN float widen(Float16 x) {
   return float_of(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
+// The nearest value of the storage type, ties to even.
+FD_FN void round_to(float x, float& to) { to = x; }
+FD_FN void round_to(float x, BFloat16& to) {
+  const uint32_t u = bits_of(x);
+  to.bits = x != x ? uint16_t(0x7fc0u) : uint16_t((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+FD_FN void round_to(float x, Float16& to) {
+  const uint32_t u = bits_of(x), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu;
+  if (magnitude > 0x7f800000u)
+    to.bits = 0x7e00u;
+  else if (magnitude >= 0x477ff000u)  // 65520, half way to 2^16, rounds to infinity
+    to.bits = uint16_t(sign | 0x7c00u);
+  else if (magnitude < 0x38800000u)  // subnormal: 0.5 + x has the spacing of its multiples
+    to.bits = uint16_t(sign | (bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f)));
+  else
+    to.bits = uint16_t(sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+}
+
 // The value that takes no part in a draw, in the row's own type.
 FD_FN void set_neg_inf(float& x) { x = float_of(0xff800000u); }
 FD_FN void set_neg_inf(BFloat16& x) { x.bits = 0xff80u; }

@@ -32,13 +32,16 @@ FD_FN float varentropy_of(const Sums& a) {
   return float(v > 0.0 ? v : 0.0);
 }
 
-// The behaviour policy's log-probability of a token: w its weight if kept (else 0), support the
+// mu, the behaviour policy's probability of a token: w its weight if kept (else 0), support the
 // size of U if the token lies in U (else 0).
-FD_FN float mixture_log_prob(uint64_t w, u128 s_kept, float mix_eps, int64_t support) {
+FD_FN double mixture_prob(uint64_t w, u128 s_kept, float mix_eps, int64_t support) {
   const double eps = double(mix_eps);
   double mu = w == 0 ? 0.0 : (1.0 - eps) * (to_double(w) / to_double(s_kept));
   if (eps > 0.0 && support > 0) mu = mu + eps / to_double(uint64_t(support));
-  if (mu > 1.0) mu = 1.0;
+  return mu > 1.0 ? 1.0 : mu;
+}
+FD_FN float mixture_log_prob(uint64_t w, u128 s_kept, float mix_eps, int64_t support) {
+  const double mu = mixture_prob(w, s_kept, mix_eps, support);
   if (!(mu > 0.0)) return -inf32();
   return float(-neg_log(mu)) + 0.0f;
 }

@@ -41,6 +41,8 @@ const Engine& avx512_engine() {
       softmax_row,
       filter_row,
       multinomial_row,
+      token_logprob_row,
+      token_logprob_grad_row,
       weight_hash};
   return engine;
 }

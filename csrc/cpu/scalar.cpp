@@ -10,9 +10,10 @@
 namespace fusedraw {
 
 const Engine& scalar_engine() {
-  static const Engine engine = {"scalar",   []() -> bool { return true; },
-                                sample_row, softmax_row,
-                                filter_row, multinomial_row,
+  static const Engine engine = {"scalar",          []() -> bool { return true; },
+                                sample_row,        softmax_row,
+                                filter_row,        multinomial_row,
+                                token_logprob_row, token_logprob_grad_row,
                                 weight_hash};
   return engine;
 }

@@ -47,6 +47,8 @@ struct V {
     b = _mm256_castsi256_ps(_mm256_and_si256(pairs, iset(0xffff0000u)));
   }
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+  static void stream(float* p, F x) { _mm256_stream_ps(p, x); }
+  static void stream_fence() { _mm_sfence(); }
 
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }

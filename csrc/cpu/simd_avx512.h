@@ -32,6 +32,8 @@ struct V {
     b = _mm512_castsi512_ps(_mm512_and_si512(pairs, iset(0xffff0000u)));
   }
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+  static void stream(float* p, F x) { _mm512_stream_ps(p, x); }
+  static void stream_fence() { _mm_sfence(); }
 
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }

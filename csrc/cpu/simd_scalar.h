@@ -48,6 +48,9 @@ struct V {
     b = load(p + kLanes);
   }
   static void store(float* p, F x) { memcpy(p, x.v, sizeof x.v); }
+  // Past the caches where the processor can: for p a multiple of a vector, and fenced afterwards.
+  static void stream(float* p, F x) { store(p, x); }
+  static void stream_fence() {}
 
   static F add(F a, F b) {
     return make([&](int i) { return a.v[i] + b.v[i]; });

@@ -54,6 +54,16 @@ const char* launch_multinomial(const MultinomialCall& call, void* workspace, voi
                 static_cast<Stream>(stream), call, plan_draws(call, workspace));
 }
 
+int64_t token_logprob_workspace(const TokenLogprobCall& call) {
+  return token_logprob_space(call, nullptr).bytes;
+}
+const char* launch_token_logprob(const TokenLogprobCall& call, void* workspace, void* stream) {
+  return typed(call.x).token_logprob(call, workspace, stream);
+}
+const char* launch_token_logprob_grad(const TokenLogprobGradCall& call, void* stream) {
+  return typed(call.x).token_logprob_grad(call, stream);
+}
+
 const char* launch_row_keys(int64_t rows, int64_t seed, int64_t step, uint64_t* keys,
                             void* stream) {
   if (rows == 0) return nullptr;

@@ -8,7 +8,7 @@
 // that).
 #pragma once
 
-#include "../core/call.h"
+#include "../core/token_logprob.h"
 
 namespace fusedraw::cuda {
 
@@ -30,6 +30,10 @@ const char* launch_filter(const FilterCall& call, void* workspace, void* stream)
 
 int64_t multinomial_workspace(const MultinomialCall& call);
 const char* launch_multinomial(const MultinomialCall& call, void* workspace, void* stream);
+
+int64_t token_logprob_workspace(const TokenLogprobCall& call);
+const char* launch_token_logprob(const TokenLogprobCall& call, void* workspace, void* stream);
+const char* launch_token_logprob_grad(const TokenLogprobGradCall& call, void* stream);
 
 // keys[r] = the key of (seed, request r, sample 0, step), and the same with one of each per row
 // (stride 0: one for all rows). Sample ids count modulo 2^32: looking at them would need a sync.

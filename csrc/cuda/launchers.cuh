@@ -7,6 +7,7 @@
 
 #include "multinomial.cuh"
 #include "sample.cuh"
+#include "token_logprob.cuh"
 #include "typed.h"
 #include "whole_rows.cuh"
 
@@ -146,11 +147,40 @@ const char* launch_multinomial_of(const MultinomialCall& call, void* workspace, 
   return draw_many<T>(call, space, s);
 }
 
+inline Space token_logprob_space(const TokenLogprobCall& call, void* base) {
+  return plan_space(call.x, false, true, base);
+}
+
+template <typename T>
+const char* launch_token_logprob_of(const TokenLogprobCall& call, void* workspace, void* stream) {
+  if (call.x.rows == 0) return nullptr;
+  const Stream s = static_cast<Stream>(stream);
+  const Space space = token_logprob_space(call, workspace);
+  // Whether a replayed row is read as a whole may depend on its own mix_eps.
+  if (call.kept.offsets == nullptr || call.entropy != nullptr || call.options.mix_valid)
+    if (const char* error =
+            scan_parts<T>({call.x, call.mask, call.params, call.options, true}, space, s))
+      return error;
+  return launch(token_logprob_kernel<T>, grid_of(call.x.rows), kThreads, s, call, space);
+}
+
+template <typename T>
+const char* launch_token_logprob_grad_of(const TokenLogprobGradCall& call, void* stream) {
+  if (call.x.rows == 0) return nullptr;
+  const WriteTask task = write_task(call.x, call.mask, call.grad, kLeastWeightT, false);
+  return launch(token_logprob_grad_kernel<T>, grid_of(call.x.rows * task.chunks), kThreads,
+                static_cast<Stream>(stream), call, task.chunks, task.per_chunk);
+}
+
 template <typename T>
 const TypedLaunchers& launchers_of() {
-  static const TypedLaunchers all = {launch_sample_of<T>, launch_kept_ids_of<T>,
-                                     launch_softmax_of<T>, launch_filter_of<T>,
-                                     launch_multinomial_of<T>};
+  static const TypedLaunchers all = {launch_sample_of<T>,
+                                     launch_kept_ids_of<T>,
+                                     launch_softmax_of<T>,
+                                     launch_filter_of<T>,
+                                     launch_multinomial_of<T>,
+                                     launch_token_logprob_of<T>,
+                                     launch_token_logprob_grad_of<T>};
   return all;
 }
 

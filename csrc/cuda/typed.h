@@ -13,6 +13,8 @@ struct TypedLaunchers {
   const char* (*softmax)(const SoftmaxCall&, void* workspace, void* stream);
   const char* (*filter)(const FilterCall&, void* workspace, void* stream);
   const char* (*multinomial)(const MultinomialCall&, void* workspace, void* stream);
+  const char* (*token_logprob)(const TokenLogprobCall&, void* workspace, void* stream);
+  const char* (*token_logprob_grad)(const TokenLogprobGradCall&, void* stream);
 };
 
 const TypedLaunchers& float32_launchers();

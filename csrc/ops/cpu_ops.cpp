@@ -10,6 +10,7 @@
 #include "forced.h"
 #include "parallel.h"
 #include "registry.h"
+#include "token_logprob.h"
 
 namespace fusedraw {
 namespace {
@@ -116,6 +117,32 @@ std::tuple<Tensor, Tensor> multinomial_cpu(const Tensor& probs, const Tensor& ke
   return {t.ids, t.status};
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> token_logprob_cpu(
+    const Tensor& logits, const Tensor& ids, const Tensor& params, OptionalTensor mask,
+    OptionalTensor kept_ids, OptionalTensor kept_offsets, int64_t mode_bits, bool entropy) {
+  const Mode mode = parse_mode(mode_bits);
+  if (logits.scalar_type() == ScalarType::Double)
+    return token_logprob_double(logits, ids, params, mask, kept_ids, kept_offsets, mode, entropy);
+  TokenLogprobTensors t(logits, ids, params, mask, kept_ids, kept_offsets, mode, entropy);
+  if (mode.raise) check_scored(t.op, t.call.ids, t.call.kept, t.call.x.rows, t.call.x.cols);
+  for_rows(t.call, current_engine().token_logprob_row);
+  if (mode.raise) raise_bad_rows(t.op, t.call.status, t.call.x.rows);
+  return {t.logp, t.entropy, t.status, t.saved};
+}
+
+Tensor token_logprob_backward_cpu(const Tensor& grad_logp, OptionalTensor grad_entropy,
+                                  const Tensor& logits, const Tensor& ids, OptionalTensor mask,
+                                  OptionalTensor kept_ids, OptionalTensor kept_offsets,
+                                  const Tensor& saved) {
+  if (logits.scalar_type() == ScalarType::Double)
+    return token_logprob_backward_double(grad_logp, grad_entropy, logits, ids, mask, kept_ids,
+                                         kept_offsets, saved);
+  TokenLogprobGradTensors t(grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets,
+                            saved);
+  for_rows(t.call, current_engine().token_logprob_grad_row);
+  return t.grad;
+}
+
 }  // namespace
 }  // namespace fusedraw
 
@@ -126,4 +153,6 @@ STABLE_TORCH_LIBRARY_IMPL(fusedraw, CPU, m) {
   m.impl("softmax", TORCH_BOX(&fusedraw::softmax_cpu));
   m.impl("filter", TORCH_BOX(&fusedraw::filter_cpu));
   m.impl("multinomial", TORCH_BOX(&fusedraw::multinomial_cpu));
+  m.impl("token_logprob", TORCH_BOX(&fusedraw::token_logprob_cpu));
+  m.impl("token_logprob_backward", TORCH_BOX(&fusedraw::token_logprob_backward_cpu));
 }

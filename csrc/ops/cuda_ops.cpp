@@ -13,6 +13,7 @@
 
 #include "../cuda/launch.h"
 #include "calls.h"
+#include "token_logprob.h"
 #ifdef FUSEDRAW_SIMT
 #include "forced.h"
 #include "schema.h"
@@ -232,6 +233,65 @@ std::tuple<Tensor, Tensor> multinomial_cuda(const Tensor& probs, const Tensor& k
   return {t.ids, t.status};
 }
 
+OptionalTensor to_host(const OptionalTensor& t) {
+  if (!t) return std::nullopt;
+  return to_host(*t);
+}
+
+// Before the launch, as on the CPU: what is wrong with an id or a kept set is named. Waits for the
+// device.
+void check_device_scored(const TokenLogprobCall& call, const Tensor& ids,
+                         const OptionalTensor& kept_ids, const OptionalTensor& kept_offsets) {
+  const Tensor host = to_host(ids);
+  const OptionalTensor host_ids = to_host(kept_ids), host_offsets = to_host(kept_offsets);
+  Tensor hold[3] = {host, host, host};
+  const char* op = TokenLogprobTensors::op;
+  const KeptSetsView kept =
+      checked_kept(op, host_ids, host_offsets, call.x.rows, host.device(), hold[1], hold[2]);
+  check_scored(op, checked_ids(op, host, call.x.rows, host.device(), hold[0]), kept, call.x.rows,
+               call.x.cols);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> token_logprob_cuda(
+    const Tensor& logits, const Tensor& ids, const Tensor& params, OptionalTensor mask,
+    OptionalTensor kept_ids, OptionalTensor kept_offsets, int64_t mode_bits, bool entropy) {
+  const Mode mode = parse_mode(mode_bits);
+  if (logits.scalar_type() == ScalarType::Double) {  // as softmax: two copies and a wait
+    const Device device = logits.device();
+    const auto [logp, h, status, saved] =
+        token_logprob_double(to_host(logits), to_host(ids), to_host(params), to_host(mask),
+                             to_host(kept_ids), to_host(kept_offsets), mode, entropy);
+    return {torch::stable::to(logp, device), torch::stable::to(h, device),
+            torch::stable::to(status, device), torch::stable::to(saved, device)};
+  }
+  TokenLogprobTensors t(logits, ids, params, mask, kept_ids, kept_offsets, mode, entropy);
+  if (mode.raise) check_device_scored(t.call, ids, kept_ids, kept_offsets);
+  Launch launch(t.op, t.device);
+  by_value(t.call.params);
+  if (t.call.x.rows > 0)
+    launch.check(cuda::launch_token_logprob(
+        t.call, launch.workspace(cuda::token_logprob_workspace(t.call)), launch.stream()));
+  if (mode.raise) raise_bad_device_rows(t.op, t.status);
+  return {t.logp, t.entropy, t.status, t.saved};
+}
+
+Tensor token_logprob_backward_cuda(const Tensor& grad_logp, OptionalTensor grad_entropy,
+                                   const Tensor& logits, const Tensor& ids, OptionalTensor mask,
+                                   OptionalTensor kept_ids, OptionalTensor kept_offsets,
+                                   const Tensor& saved) {
+  if (logits.scalar_type() == ScalarType::Double)
+    return torch::stable::to(
+        token_logprob_backward_double(to_host(grad_logp), to_host(grad_entropy), to_host(logits),
+                                      to_host(ids), to_host(mask), to_host(kept_ids),
+                                      to_host(kept_offsets), to_host(saved)),
+        logits.device());
+  TokenLogprobGradTensors t(grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets,
+                            saved);
+  const Launch launch(t.op, t.device);
+  if (t.call.x.rows > 0) launch.check(cuda::launch_token_logprob_grad(t.call, launch.stream()));
+  return t.grad;
+}
+
 void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("sample", TORCH_BOX(&sample_cuda));
   m.impl("row_keys", TORCH_BOX(&row_keys_cuda));
@@ -239,6 +299,8 @@ void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("softmax", TORCH_BOX(&softmax_cuda));
   m.impl("filter", TORCH_BOX(&filter_cuda));
   m.impl("multinomial", TORCH_BOX(&multinomial_cuda));
+  m.impl("token_logprob", TORCH_BOX(&token_logprob_cuda));
+  m.impl("token_logprob_backward", TORCH_BOX(&token_logprob_backward_cuda));
 }
 
 #ifdef FUSEDRAW_SIMT

@@ -6,6 +6,8 @@
 //          row, 8 keep weightless tokens. softmax: bit 0 log, bit 7 raise.
 // outputs: the bits of calls.h in their order; `kept` gives ids and offsets.
 // kind:    0 masked logits, 1 renormalised probabilities.
+// token_logprob: logp, entropy ([0] where not asked for), status and `saved`, what its backward
+//          needs of a row (core/token_logprob.h).
 // params and temperature: float64 on the device of the rows, or one row of it on the CPU, which
 // goes by value.
 #pragma once
@@ -25,6 +27,12 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
   m.def(
       "multinomial(Tensor probs, Tensor keys, int num_samples, bool replacement, int mode) -> "
       "(Tensor, Tensor)");
+  m.def(
+      "token_logprob(Tensor logits, Tensor ids, Tensor params, Tensor? mask, Tensor? kept_ids, "
+      "Tensor? kept_offsets, int mode, bool entropy) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "token_logprob_backward(Tensor grad_logp, Tensor? grad_entropy, Tensor logits, Tensor ids, "
+      "Tensor? mask, Tensor? kept_ids, Tensor? kept_offsets, Tensor saved) -> Tensor");
 }
 
 }  // namespace fusedraw

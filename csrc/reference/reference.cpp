@@ -4,6 +4,7 @@
 #include <map>
 
 #include "sorted_row.h"
+#include "token_logprob.h"
 
 namespace fusedraw {
 namespace {
@@ -232,8 +233,10 @@ bool always() { return true; }
 }  // namespace
 
 const Engine& reference_engine() {
-  static const Engine engine = {"reference", always,          sample_row, softmax_row,
-                                filter_row,  multinomial_row, weight_hash};
+  static const Engine engine = {
+      "reference", always,          sample_row,        softmax_row,
+      filter_row,  multinomial_row, token_logprob_row, token_logprob_grad_row,
+      weight_hash};
   return engine;
 }
 

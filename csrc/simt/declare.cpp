@@ -33,6 +33,12 @@ void declare(Buffers& b, const KeysView& k, int64_t rows) {
   declare_rows(b, k.data, rows, 16, k.row_stride * 8, kRead, "keys");
 }
 
+void declare(Buffers& b, const KeptSetsView& kept, int64_t rows) {
+  if (!kept.offsets) return;
+  b.declare(kept.ids, size_t(kept.size) * sizeof(int32_t), kRead, "kept ids");
+  b.declare(kept.offsets, size_t(rows + 1) * sizeof(int64_t), kRead, "kept offsets");
+}
+
 void declare_forced(Buffers& b, const ForcedNoise* forced, int64_t n) {
   if (forced) b.declare(forced, size_t(n) * sizeof(ForcedNoise), kRead, "forced");
 }
@@ -98,6 +104,31 @@ void declare(Buffers& b, const MultinomialCall& c) {
   declare_forced(b, c.forced, c.n_forced);
   declare_rows(b, c.ids, c.x.rows, c.num_samples * 8, c.num_samples * 8, kOutput, "ids");
   declare_output(b, c.status, c.x.rows, "status");
+}
+
+void declare(Buffers& b, const TokenLogprobCall& c) {
+  const int64_t n = c.x.rows;
+  declare(b, c.x, "x");
+  declare(b, c.mask, n, c.x.cols);
+  declare(b, c.params, n);
+  declare(b, c.kept, n);
+  b.declare(c.ids, size_t(n) * sizeof(int64_t), kRead, "ids");
+  declare_output(b, c.logp, n, "logp");
+  declare_output(b, c.entropy, n, "entropy");
+  declare_output(b, c.status, n, "status");
+  declare_output(b, c.saved, n * kSavedColumns, "saved");
+}
+
+void declare(Buffers& b, const TokenLogprobGradCall& c) {
+  const int64_t n = c.x.rows, bytes = c.x.cols * width(c.x.dtype);
+  declare(b, c.x, "x");
+  declare(b, c.mask, n, c.x.cols);
+  declare(b, c.kept, n);
+  b.declare(c.ids, size_t(n) * sizeof(int64_t), kRead, "ids");
+  b.declare(c.saved, size_t(n * kSavedColumns) * sizeof(double), kRead, "saved");
+  b.declare(c.grad_logp, size_t(n) * sizeof(float), kRead, "grad_logp");
+  if (c.grad_entropy) b.declare(c.grad_entropy, size_t(n) * sizeof(float), kRead, "grad_entropy");
+  declare_rows(b, c.grad, n, bytes, bytes, kOutput, "grad");
 }
 
 }  // namespace fusedraw::simt

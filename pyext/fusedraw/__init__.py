@@ -16,6 +16,7 @@ from .info import info
 from .keys import derive_keys
 from .multinomial import multinomial
 from .sampling import SampleOutput, Sampler, sample, sample_probs
+from .scores import TokenScores, importance_weight, token_logprob
 from .softmax import log_softmax, softmax
 from .status import Status
 
@@ -27,8 +28,10 @@ __all__ = [
     "SampleOutput",
     "Sampler",
     "Status",
+    "TokenScores",
     "__version__",
     "derive_keys",
+    "importance_weight",
     "info",
     "isa",
     "isa_list",
@@ -37,6 +40,7 @@ __all__ = [
     "sample",
     "sample_probs",
     "softmax",
+    "token_logprob",
     "top_k_mask",
     "top_k_renorm",
     "top_p_mask",

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops as torch knows them: handles, fake kernels (shapes and dtypes only), and the backward of softmax.
+"""The ops as torch knows them: handles, fake kernels (shapes and dtypes only), and the backwards of softmax
+and token_logprob.
 
 The schemas and the real kernels are registered by `_C` (csrc/ops). Every op is a pure function of its
 arguments: the noise comes in as keys, so there is no generator state to functionalise, capture or replay.
@@ -16,6 +17,8 @@ row_keys = torch.ops.fusedraw.row_keys.default
 softmax = torch.ops.fusedraw.softmax.default
 filter = torch.ops.fusedraw.filter.default
 multinomial = torch.ops.fusedraw.multinomial.default
+token_logprob = torch.ops.fusedraw.token_logprob.default
+token_logprob_backward = torch.ops.fusedraw.token_logprob_backward.default
 
 # dtypes of the outputs of `sample`, by bit; kept (bit 11) is apart: its length is data.
 _OUTPUT_DTYPES = (
@@ -29,6 +32,7 @@ _OUTPUT_DTYPES = (
 _KEPT_BIT = 11
 _RENORM = 1  # kind of `filter`
 _LOG = 1  # mode bit of `softmax`
+_SAVED_COLUMNS = 9  # of `token_logprob`, core/token_logprob.h
 _UNIFORM_ABOVE = 2.0**64  # law: such a temperature counts as inf
 
 
@@ -89,6 +93,27 @@ def _fake_multinomial(probs, keys, num_samples, replacement, mode):
     return probs.new_empty((probs.shape[0], num_samples), dtype=torch.int64), _fake_status(probs)
 
 
+@register_fake("fusedraw::token_logprob")
+def _fake_token_logprob(logits, ids, params, mask, kept_ids, kept_offsets, mode, entropy):
+    _check_devices("token_logprob", logits, ids, mask, kept_ids, kept_offsets)
+    _check_by_value("token_logprob", logits, params)
+    rows = logits.shape[0]
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return (
+        logits.new_empty((rows,), dtype=dtype),
+        logits.new_empty((rows if entropy else 0,), dtype=dtype),
+        _fake_status(logits),
+        logits.new_empty((rows, _SAVED_COLUMNS), dtype=torch.float64),
+    )
+
+
+@register_fake("fusedraw::token_logprob_backward")
+def _fake_token_logprob_backward(grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved):
+    others = (grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved)
+    _check_devices("token_logprob_backward", grad_logp, *others)
+    return logits.new_empty(logits.shape)
+
+
 def _check_devices(op, first, *others):
     # One meta tensor among real ones brings a call here: without this, it would return uninitialised memory.
     for other in others:
@@ -142,6 +167,37 @@ def _softmax_backward(ctx, grad, _):
 
 
 register_autograd("fusedraw::softmax", _softmax_backward, setup_context=_save_for_softmax)
+
+
+def _save_for_token_logprob(ctx, inputs, output):
+    logits, ids, _, mask, kept_ids, kept_offsets, _, entropy = inputs
+    _, _, status, saved = output
+    ctx.mark_non_differentiable(status, saved)
+    ctx.set_materialize_grads(False)  # what is not used brings None, not a tensor of zeros
+    ctx.save_for_backward(logits, ids, mask, kept_ids, kept_offsets, saved)
+    ctx.entropy = entropy
+
+
+def _token_logprob_backward(ctx, grad_logp, grad_entropy, *_):
+    """d logp / d logits with the kept set held fixed, and d entropy / d logits: docs/law.md, section 14."""
+    logits, ids, mask, kept_ids, kept_offsets, saved = ctx.saved_tensors
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    if not ctx.entropy:
+        grad_entropy = None
+    if grad_logp is None:
+        grad_logp = logits.new_zeros((logits.shape[0],), dtype=dtype)
+    grad = token_logprob_backward(grad_logp, grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved)
+    return grad, None, None, None, None, None, None, None
+
+
+register_autograd("fusedraw::token_logprob", _token_logprob_backward, setup_context=_save_for_token_logprob)
+
+
+def _no_second_derivative(ctx, grad):
+    raise RuntimeError("token_logprob: second derivatives are not implemented")
+
+
+register_autograd("fusedraw::token_logprob_backward", _no_second_derivative)
 
 # The other ops are not differentiable: under autograd they give plain tensors. Without this, torch would hang
 # a node on their float outputs that warns on backward. Kept alive here: the registration ends with the

@@ -14,6 +14,8 @@
 #include "sample.inl"
 #include "softmax.inl"
 #include "multinomial.inl"
+#include "token_logprob.inl"
+#include "token_logprob_grad.inl"
 
 namespace fusedraw {
 namespace {

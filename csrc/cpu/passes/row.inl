@@ -14,6 +14,8 @@ struct Row {
   const void* data = nullptr;      // the row, in its own type
   const void* tail = nullptr;      // the padded last block, or null when V % 256 == 0
   const uint32_t* mask = nullptr;  // packed bits padded to whole blocks, or null
+  const char* ahead = nullptr;     // the row that this thread reads next, or null
+  int64_t block_bytes = 0;         // of a block in it
   int64_t cols = 0, blocks = 0;
   float pad = 0.0f;
   bool probs = false;
@@ -35,6 +37,20 @@ template <typename T>
 const T* block_data(const Row& r, int64_t b) {
   return r.tail != nullptr && b == r.blocks - 1 ? static_cast<const T*>(r.tail)
                                                 : static_cast<const T*>(r.data) + b * kBlock;
+}
+
+// Asks for block b of the next row while this one keeps the processor busy: the first pass over a
+// row waits for memory, a pass that sums weights does not.
+void prefetch_ahead(const Row& r, int64_t b) {
+  if (r.ahead == nullptr) return;
+  const char* p = r.ahead + b * r.block_bytes;
+  for (int64_t i = 0; i < r.block_bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
+}
+void look_ahead(Row& r, const RowsView& v, int64_t row) {
+  if (row + 1 >= v.rows) return;
+  const int64_t size = v.dtype == DType::kFloat32 ? 4 : 2;
+  r.ahead = static_cast<const char*>(v.data) + (row + 1) * v.row_stride * size;
+  r.block_bytes = kBlock * size;
 }
 
 template <typename T, bool kMasked>

@@ -69,6 +69,18 @@ int64_t size_of_kept(const Row& r, const Kept& k) {
   return k.listed ? k.list.n : count_kept(r, k.cut);
 }
 
+// S_K; `sums` are those of the row, where `have_sums`.
+u128 weight_of_kept(const Row& r, const Plan& plan, const Kept& k, const Sums& sums,
+                    bool have_sums) {
+  if (plan.greedy) return u128(1) << kWeightBits;
+  if (k.listed) return list_sum(k.list, r.rule);
+  return k.whole && have_sums ? sums.s : kept_sum(r, k.cut);
+}
+// The weight of a kept token.
+uint64_t kept_weight_of(const Row& r, const Plan& plan, float x) {
+  return plan.greedy ? uint64_t{1} << kWeightBits : weight_of(r.rule, x);
+}
+
 float value_of(const Row& r, int64_t id) {
   alignas(64) float buffer[kBlock];
   return r.fetch(r, id / kBlock, buffer)[id % kBlock] + 0.0f;
@@ -147,17 +159,9 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& 
     support = count_kept(r, Cut{smallest_valid(r), kAllTies});
   if (out.kept.reserve) store_kept(call, row, r, k, res.n_kept);
   if (out.logp || out.kept_mass) {
-    u128 s_kept;
-    if (plan.greedy)
-      s_kept = u128(1) << kWeightBits;
-    else if (k.listed)
-      s_kept = list_sum(k.list, r.rule);
-    else
-      s_kept = k.whole && have_sums ? sums.s : kept_sum(r, k.cut);
+    const u128 s_kept = weight_of_kept(r, plan, k, sums, have_sums);
     if (out.kept_mass) res.kept_mass = float(to_double(s_kept) / to_double(sums.s));
-    const uint64_t w = !in_kept      ? 0
-                       : plan.greedy ? uint64_t{1} << kWeightBits
-                                     : weight_of(r.rule, x);
+    const uint64_t w = in_kept ? kept_weight_of(r, plan, x) : 0;
     const bool in_support = call.options.mix_valid || (in_kept && w > 0);
     res.logp = mixture_log_prob(w, s_kept, params.mix_eps, in_support ? support : 0);
   }

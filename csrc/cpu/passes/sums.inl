@@ -78,6 +78,7 @@ struct SumTask {
     RowSums sums(t.rule, t.stats);
     for (int64_t b = begin; b < end; ++b) {
       const float e_max = t.block_weight[b];
+      prefetch_ahead(r, b);
       if (e_max > kNoWeight) sums.add(r.fetch(r, b, buffer), e_max);
     }
     t.part[i] = sums.finish();

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""token_logprob as an operation of the engine in use, and in plain Python (R1), as in strategies."""
+
+import torch
+from fusedraw import reference_scores as r1
+from strategies import F32, _mode_arguments, _row_arguments, op, row_mask
+
+
+def score(x, ids, params, mask=None, kept=(None, None), mode=0, entropy=True, grads=None):
+    """logp, entropy, status and, with grads = (of logp, of entropy or None), the gradient."""
+    logp, h, status, saved = op.token_logprob(x, ids, params, mask, *kept, mode, entropy)
+    named = {"logp": logp, "entropy": h, "status": status}
+    if grads is not None:
+        named["grad"] = op.token_logprob_backward(*grads, x, ids, mask, *kept, saved)
+    return named
+
+
+def kept_of_row(kept, row):
+    if kept[0] is None:
+        return None
+    begin, end = kept[1][row : row + 2].tolist()
+    return kept[0][begin:end].tolist()
+
+
+def score_r1(x, ids, params, mask=None, kept=(None, None), mode=0, entropy=True, grads=None):
+    scores, slopes = [], []
+    for row, line in enumerate(x.float().tolist()):
+        arguments = {**_row_arguments(params, row), **_mode_arguments(mode)}
+        arguments["mask"] = row_mask(mask, row, len(line))
+        arguments["kept"] = kept_of_row(kept, row)
+        scores.append(r1.score_row(line, ids[row].item(), entropy=entropy, **arguments))
+        if grads is not None:
+            g, h = (None if t is None else t[row].item() for t in grads)
+            slopes.append(r1.score_grad_row(line, ids[row].item(), g, h, entropy=entropy, **arguments))
+    named = {
+        "logp": torch.tensor([s.logp for s in scores], dtype=F32),
+        "entropy": torch.tensor([s.entropy for s in scores] if entropy else [], dtype=F32),
+        "status": torch.tensor([s.status for s in scores], dtype=torch.uint8),
+    }
+    if grads is not None:
+        named["grad"] = torch.tensor(slopes, dtype=F32).to(x.dtype)
+    return named
+
+
+def pack_kept(lists):
+    """CSR of one list of ids per row."""
+    sizes = torch.tensor([0, *(len(ids) for ids in lists)])
+    return torch.tensor([i for ids in lists for i in ids], dtype=torch.int32), sizes.cumsum(0)
