@@ -3,6 +3,7 @@
 #pragma once
 
 #include "call.h"
+#include "mixture.h"
 
 namespace fusedraw {
 
@@ -21,6 +22,7 @@ struct Engine {
   void (*softmax_row)(const SoftmaxCall&, int64_t row, const Pool&);
   void (*filter_row)(const FilterCall&, int64_t row, const Pool&);
   void (*multinomial_row)(const MultinomialCall&, int64_t row, const Pool&);
+  void (*mixture_row)(const MixtureCall&, int64_t row, const Pool&);
   // Hash of the weights of all floats whose bits lie in [begin, end); see docs/law.md.
   uint64_t (*weight_hash)(uint32_t begin, uint32_t end);
 };

@@ -26,7 +26,8 @@ class Scratch {
     kSample,  // values and weights of a sample of the row
     kKeys,    // sort keys and weights of a short list
     kListWeights,
-    kWide,  // whole-row temporaries of the rarely used paths
+    kMembers,  // float, one a token for each member of an arithmetic mean, or one
+    kWide,     // whole-row temporaries of the rarely used paths
     kSlots
   };
   static Scratch& of_this_thread();

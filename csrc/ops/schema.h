@@ -5,6 +5,10 @@
 //          3 mix_support="valid", 4-5 noise domain, 6 rows hold probabilities, 7 raise on a bad
 //          row, 8 keep weightless tokens. softmax: bit 0 log, bit 7 raise.
 // outputs: the bits of calls.h in their order; `kept` gives ids and offsets.
+//          mixture adds 12 member_logp, 13 member_entropy [M, B], 14 mean_entropy, 15
+//          mutual_information, and has no logp_full, logp_raw, varentropy, margin.
+// how:     0 arithmetic, 1 geometric, 2 cfg, 3 context_aware, 4 contrastive; weights: float64
+//          [1 or B, M], or for 2 to 4 [1 or B, 2] strength and plausibility; placed like params.
 // kind:    0 masked logits, 1 renormalised probabilities.
 // params and temperature: float64 on the device of the rows, or one row of it on the CPU, which
 // goes by value.
@@ -25,6 +29,9 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
   m.def(
       "multinomial(Tensor probs, Tensor keys, int num_samples, bool replacement, int mode) -> "
       "(Tensor, Tensor)");
+  m.def(
+      "mixture(Tensor[] members, Tensor weights, Tensor params, Tensor keys, Tensor? mask, int how, "
+      "int mode, int outputs) -> Tensor[]");
 }
 
 }  // namespace fusedraw

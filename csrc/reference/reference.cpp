@@ -30,18 +30,6 @@ int64_t race(const Noise& noise, const std::vector<Token>& tokens) {
   return winner;
 }
 
-Sums entropy_sums(const SortedRow& row, bool greedy) {
-  Sums a;
-  for (const Token& k : row.tokens) {
-    a.s += k.w;
-    if (greedy || k.w == 0) continue;
-    const float t = scaled_gap(row.rule, k.x), e = exp2p(t), y = -t * e;
-    a.g += fixed43(y);
-    a.h += fixed43(y * -t);
-  }
-  return a;
-}
-
 void top_logps(const SampleOutputs& out, int64_t row, const SortedRow& at_one, double ls) {
   for (int64_t j = 0; j < out.top_n; ++j) {
     const bool have = size_t(j) < at_one.tokens.size();
@@ -52,7 +40,7 @@ void top_logps(const SampleOutputs& out, int64_t row, const SortedRow& at_one, d
   }
 }
 
-void sample_row(const SampleCall& call, int64_t row, const Pool&) {
+RowResult draw_row(const SampleCall& call, int64_t row) {
   RowResult r;
   RowParams params;
   SortedRow sorted;
@@ -62,10 +50,7 @@ void sample_row(const SampleCall& call, int64_t row, const Pool&) {
     sorted = read_row(call.x, call.mask, row, params.temperature, call.options.probs);
     r.status = sorted.status;
   }
-  if (r.status != kOk) {
-    store_row(call.out, row, r);
-    return;
-  }
+  if (r.status != kOk) return r;
   const Plan plan = make_plan(params, call.options);
   const std::vector<Token> kept = kept_set(sorted, plan);
   const Noise noise = row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
@@ -91,8 +76,8 @@ void sample_row(const SampleCall& call, int64_t row, const Pool&) {
                             in_support ? int64_t(support.size()) : 0);
   const Sums sums = entropy_sums(sorted, plan.greedy);
   r.kept_mass = float(to_double(s_kept) / to_double(sums.s));
+  r.entropy = entropy_of(sums);
   if (!call.options.probs) {
-    r.entropy = entropy_of(sums);
     r.varentropy = varentropy_of(sums);
     if (plan.greedy)
       r.logp_full = place == 0 ? 0.0f : -inf32();
@@ -108,7 +93,11 @@ void sample_row(const SampleCall& call, int64_t row, const Pool&) {
     for (size_t i = 0; i < kept.size(); ++i) ids[i] = int32_t(kept[i].id);
     std::sort(ids, ids + r.n_kept);
   }
-  store_row(call.out, row, r);
+  return r;
+}
+
+void sample_row(const SampleCall& call, int64_t row, const Pool&) {
+  store_row(call.out, row, draw_row(call, row));
 }
 
 void softmax_row(const SoftmaxCall& call, int64_t row, const Pool&) {
@@ -231,9 +220,11 @@ bool always() { return true; }
 
 }  // namespace
 
+RowResult reference_draw(const SampleCall& call, int64_t row) { return draw_row(call, row); }
+
 const Engine& reference_engine() {
-  static const Engine engine = {"reference", always,          sample_row, softmax_row,
-                                filter_row,  multinomial_row, weight_hash};
+  static const Engine engine = {"reference", always,          sample_row,            softmax_row,
+                                filter_row,  multinomial_row, reference_mixture_row, weight_hash};
   return engine;
 }
 
