@@ -114,7 +114,8 @@ template <typename T>
 void open_typed(Row& r, const T* data, Scratch& scratch, int place, int places) {
   r.data = data;
   if (const int64_t rest = r.cols % kBlock; rest != 0) {
-    T* tail = scratch.array<T>(Scratch::kTail, size_t(kBlock) * size_t(places)) + kBlock * place;
+    void* room = scratch.array<float>(Scratch::kTail, size_t(kBlock * places)) + kBlock * place;
+    T* tail = static_cast<T*>(room);
     memcpy(tail, data + r.cols - rest, size_t(rest) * sizeof(T));
     for (int64_t i = rest; i < kBlock; ++i) {
       tail[i] = T{};
@@ -153,8 +154,8 @@ const uint32_t* pack_mask(const MaskView& m, int64_t row, int64_t cols, Scratch&
   return out;
 }
 
-// Of several rows that are open together, each has a place for its last block; all share the room
-// for block maxima.
+// Of several rows that are open together, in whatever types, each has a place for its last block;
+// all share the room for block maxima.
 Row open_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs, Scratch& scratch,
              bool groups = true, int place = 0, int places = 1) {
   Row r;
