@@ -55,6 +55,10 @@ FD_FN bool wants_member_entropies(const MixtureCall& c) {
   return c.member_entropy || c.mean_entropy || c.mutual_information;
 }
 
+FD_FN bool wants_mean_entropy(const MixtureCall& c) {
+  return c.how == Combination::kArithmetic && (c.out.entropy || c.mutual_information);
+}
+
 // The draw from the combined rows. row_stride 0: one row at a time in the same place.
 FD_FN SampleCall draw_call(const MixtureCall& c, const float* combined, int64_t row_stride) {
   SampleCall s;
@@ -66,6 +70,7 @@ FD_FN SampleCall draw_call(const MixtureCall& c, const float* combined, int64_t 
   s.keys = c.keys;
   s.options = c.options;
   s.out = c.out;
+  if (c.options.probs) s.out.entropy = nullptr;  // not of probabilities: store_members()
   s.forced = c.forced;
   s.n_forced = c.n_forced;
   return s;
@@ -161,6 +166,7 @@ FD_FN float mutual_information_of(double entropy_of_mean, double mean_entropy) {
 }
 
 FD_FN void store_bad_members(const MixtureCall& c, int64_t row) {
+  if (c.out.entropy) c.out.entropy[row] = nan32();
   for (int m = 0; m < c.members; ++m) {
     if (c.member_logp) c.member_logp[m * c.x.rows + row] = nan32();
     if (c.member_entropy) c.member_entropy[m * c.x.rows + row] = nan32();
@@ -169,8 +175,16 @@ FD_FN void store_bad_members(const MixtureCall& c, int64_t row) {
   if (c.mutual_information) c.mutual_information[row] = nan32();
 }
 
+// What an arithmetic mean adds up for its entropy: S and G of the relative probability p.
+FD_FN void add_mean_share(Sums& a, float p) {
+  const uint64_t w = fixed43(p);
+  if (w == 0) return;
+  a.s += w;
+  a.g += fixed43(-log2p(p) * p);
+}
+
 // What is said about the members of a row that is not bad: value(m) the logit of the drawn token
-// (-inf where it is excluded), `mean` the sums of the combined row.
+// (-inf where it is excluded), `mean` the sums of an arithmetic mean.
 template <typename Value>
 FD_FN void store_members(const MixtureCall& c, int64_t row, const MemberWeights& w,
                          const MemberLaw* laws, const Sums& mean, int64_t id, Value value) {
@@ -179,6 +193,7 @@ FD_FN void store_members(const MixtureCall& c, int64_t row, const MemberWeights&
     if (c.member_logp) c.member_logp[at] = member_log_prob(laws[m], value(m), id);
     if (c.member_entropy) c.member_entropy[at] = entropy_of(laws[m].sums);
   }
+  if (c.how == Combination::kArithmetic && c.out.entropy) c.out.entropy[row] = entropy_of(mean);
   if (!c.mean_entropy && !c.mutual_information) return;
   const double of_members = mean_of_entropies(
       w, c.members, [laws](int m) { return entropy_value(laws[m].sums); });

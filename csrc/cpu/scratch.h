@@ -26,7 +26,7 @@ class Scratch {
     kSample,  // values and weights of a sample of the row
     kKeys,    // sort keys and weights of a short list
     kListWeights,
-    kMembers,  // float, one a token for each member of an arithmetic mean, or one
+    kMembers,  // float, one a token: several models as one row; for their mean, each of them
     kWide,     // whole-row temporaries of the rarely used paths
     kSlots
   };

@@ -77,8 +77,8 @@ void reference_mixture_row(const MixtureCall& call, int64_t row, const Pool&) {
     x.push_back(values_of(sorted, call.x.cols));
   }
   if (bad.status != kOk) {
-    store_bad_members(call, row);
     store_row(call.out, row, bad);
+    store_bad_members(call, row);
     return;
   }
   std::vector<float> combined(size_t(call.x.cols));
@@ -89,17 +89,18 @@ void reference_mixture_row(const MixtureCall& call, int64_t row, const Pool&) {
   for (int64_t i = 0; i < call.x.cols; ++i)
     combined[size_t(i)] = call.how == Combination::kArithmetic ? mean_of(call, c, laws, x, i)
                                                                : sum_of(call, w, least, x, i);
-  const RowResult drawn = reference_draw(draw_call(call, combined.data(), 0), row);
-  store_row(call.out, row, drawn);
+  const SampleCall draw = draw_call(call, combined.data(), 0);
+  const RowResult drawn = reference_draw(draw, row);
+  store_row(draw.out, row, drawn);
   if (drawn.status != kOk) {
     store_bad_members(call, row);
     return;
   }
-  const SortedRow mean =
-      read_row(draw_call(call, combined.data(), 0).x, MaskView{}, row, params.temperature,
-               call.options.probs);
-  store_members(call, row, w, laws, entropy_sums(mean, !call.options.probs && params.temperature == 0.0f),
-                drawn.id, [&](int m) { return x[size_t(m)][size_t(drawn.id)]; });
+  Sums mean;
+  if (wants_mean_entropy(call))
+    for (const float p : combined) add_mean_share(mean, p);
+  store_members(call, row, w, laws, mean, drawn.id,
+                [&](int m) { return x[size_t(m)][size_t(drawn.id)]; });
 }
 
 }  // namespace fusedraw

@@ -76,8 +76,8 @@ RowResult draw_row(const SampleCall& call, int64_t row) {
                             in_support ? int64_t(support.size()) : 0);
   const Sums sums = entropy_sums(sorted, plan.greedy);
   r.kept_mass = float(to_double(s_kept) / to_double(sums.s));
-  r.entropy = entropy_of(sums);
   if (!call.options.probs) {
+    r.entropy = entropy_of(sums);
     r.varentropy = varentropy_of(sums);
     if (plan.greedy)
       r.logp_full = place == 0 ? 0.0f : -inf32();

@@ -67,17 +67,15 @@ inline u128 sum_weights(const std::vector<Token>& t, size_t n) {
   return s;
 }
 
-// S, G and H of the valid tokens; G of probabilities by log2p, and no H.
+// S, G and H of the valid tokens.
 inline Sums entropy_sums(const SortedRow& row, bool greedy) {
   Sums a;
-  const bool probs = row.rule.kind == WeightKind::kProbs;
   for (const Token& k : row.tokens) {
     a.s += k.w;
     if (greedy || k.w == 0) continue;
-    const float e = probs ? relative_weight(row.rule, k.x) : exp2p(scaled_gap(row.rule, k.x));
-    const float t = probs ? log2p(e) : scaled_gap(row.rule, k.x), y = -t * e;
+    const float t = scaled_gap(row.rule, k.x), e = exp2p(t), y = -t * e;
     a.g += fixed43(y);
-    if (!probs) a.h += fixed43(y * -t);
+    a.h += fixed43(y * -t);
   }
   return a;
 }

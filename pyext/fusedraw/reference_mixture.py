@@ -122,14 +122,12 @@ def entropy_of_member(law):
 
 def entropy_of_mean(p):
     """Nats, float64, of a row of relative probabilities."""
-    best = max(p)
     total = g_sum = 0
     for v in p:
-        e = fl32(v / best)
-        w = r1.fixed(e)
+        w = r1.fixed(v)
         total += w
         if w > 0:
-            g_sum += r1.fixed(fl32(-log2p(e) * e))
+            g_sum += r1.fixed(fl32(-log2p(v) * v))
     return r1.log_sum(total) + LN2 * (float(g_sum) / float(total))
 
 

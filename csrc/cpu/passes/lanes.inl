@@ -275,7 +275,7 @@ void add_stats(const Lanes& lanes, const float* x, FixedSum& sum, FixedSum& sum_
   sum_h = h;
 }
 
-// log2p of normal values; anything of others.
+// log2p of normal values; anything finite of others.
 Group log2_of(const Group& y) {
   Group z, k;
   V::split_log(y.a, z.a, k.a);
@@ -284,20 +284,15 @@ Group log2_of(const Group& y) {
   V::split_log(y.d, z.d, k.d);
   const Group s = map(z, [](V::F v) { return V::sub(v, V::set(1.0f)); });
   Group q = map(s, [](V::F v) { return V::fma(V::set(kLog2Poly[0]), v, V::set(kLog2Poly[1])); });
-  for (int i = 2; i < 9; ++i) q = fma(q, s, V::set(kLog2Poly[i]));
+  q = fma(q, s, V::set(kLog2Poly[2]));
+  q = fma(q, s, V::set(kLog2Poly[3]));
+  q = fma(q, s, V::set(kLog2Poly[4]));
+  q = fma(q, s, V::set(kLog2Poly[5]));
+  q = fma(q, s, V::set(kLog2Poly[6]));
+  q = fma(q, s, V::set(kLog2Poly[7]));
+  q = fma(q, s, V::set(kLog2Poly[8]));
   return {V::fma(s.a, q.a, k.a), V::fma(s.b, q.b, k.b), V::fma(s.c, q.c, k.c),
           V::fma(s.d, q.d, k.d)};
-}
-// The same of probabilities, t = log2p(e); no H.
-void add_prob_stats(const ProbLanes& lanes, const float* x, FixedSum& sum, FixedSum& sum_g) {
-  FixedSum s = sum, g = sum_g;
-  for (int j = 0; j < kVecs; j += kGroup) {
-    const Group e = lanes(load_group(x, j));
-    s.add(e);
-    g.subtract(keep_product(above(e, V::set(kNoWeight)), log2_of(e), e));
-  }
-  sum = s;
-  sum_g = g;
 }
 
 // Sum of the weights of 256 values, excluded ones being padding. `e_max` >= every e in the block.

@@ -127,111 +127,180 @@ void read_member(Row& r, float temperature, bool stats, float* e, const Pool& po
   }
 }
 
-// The combined row, block by block.
-struct CombineTask {
-  const Row* rows;
-  const float* shares;  // of the members, [M, size]
-  int64_t size, blocks;
-  float* out;  // [size]; may be the first member's shares
+// The members that a combination reads, in order.
+struct Terms {
   int n = 0, member[kMaxMembers];
   float coefficient[kMaxMembers];
-  float least = -kFltMax;  // what the base must reach
-  bool mean = false;
-  Parts parts;
-
-  void take(int m, float c) {
+  void add(int m, float c) {
     member[n] = m;
     coefficient[n++] = c;
   }
-  // sum of c_m e_m, within the range of what it is a mean of.
-  void mean_block(int64_t b) const {
-    for (int j = 0; j < kBlock; j += V::kLanes) {
-      const int64_t at = b * kBlock + j;
-      V::F e = V::load(shares + member[0] * size + at);
-      V::F p = V::mul(V::set(coefficient[0]), e), low = e, high = e;
-      for (int i = 1; i < n; ++i) {
-        e = V::load(shares + member[i] * size + at);
-        p = V::fma(V::set(coefficient[i]), e, p);
-        low = V::min(low, e);
-        high = V::max(high, e);
-      }
-      V::store(out + at, V::min(V::max(p, low), high));
+};
+
+// sum of c_m e_m, within the range of what it is a mean of, and the sums for its entropy.
+struct MeanTask {
+  const float* shares;  // e of the members, [M, size]
+  Terms terms;
+  int64_t size, blocks;
+  bool stats;
+  float* out;  // [size]; may be the first member's shares
+  Parts parts;
+  Sums part[kMaxParts];
+
+  Group mean(int64_t at) const {
+    const float* x = shares + at;
+    Group e = load_group(x + terms.member[0] * size, 0), low = e, high = e;
+    const V::F first = V::set(terms.coefficient[0]);
+    Group p = map(e, [&](V::F v) { return V::mul(first, v); });
+    for (int i = 1; i < terms.n; ++i) {
+      e = load_group(x + terms.member[i] * size, 0);
+      const V::F c = V::set(terms.coefficient[i]);
+      p = map(p, e, [&](V::F v, V::F w) { return V::fma(c, w, v); });
+      low = map(low, e, [](V::F v, V::F w) { return V::min(v, w); });
+      high = map(high, e, [](V::F v, V::F w) { return V::max(v, w); });
     }
+    p = map(p, low, [](V::F v, V::F w) { return V::max(v, w); });
+    return map(p, high, [](V::F v, V::F w) { return V::min(v, w); });
   }
-  // x_base + sum of b_m (x_m - x_base), where every logit is finite and the base reaches `least`.
-  void linear_block(int64_t b) const {
+  template <bool kStats>
+  void block(int64_t b, FixedSum& sum, FixedSum& sum_g) const {
+    FixedSum s = sum, g = sum_g;
+    for (int64_t at = b * kBlock; at < (b + 1) * kBlock; at += kGroup * V::kLanes) {
+      const Group p = mean(at);
+      V::store(out + at, p.a);
+      V::store(out + at + V::kLanes, p.b);
+      V::store(out + at + 2 * V::kLanes, p.c);
+      V::store(out + at + 3 * V::kLanes, p.d);
+      if (kStats) {
+        s.add(p);
+        g.subtract(keep_product(above(p, V::set(kNoWeight)), log2_of(p), p));
+      }
+    }
+    sum = s;
+    sum_g = g;
+  }
+  template <bool kStats>
+  Sums run_blocks(int64_t b, int64_t end) const {
+    Sums sums;
+    while (b < end) {
+      FixedSum s, g;
+      int n = 0;
+      for (; n < RowSums::kRun && b < end; ++b, ++n) block<kStats>(b, s, g);
+      if (!kStats) continue;
+      sums.s += s.total(n * kVecs);
+      sums.g += g.total(n * kVecs);
+    }
+    return sums;
+  }
+  static void run(void* argument, int64_t i) {
+    MeanTask& t = *static_cast<MeanTask*>(argument);
+    const int64_t begin = i * t.parts.per;
+    const int64_t end = begin + t.parts.per < t.blocks ? begin + t.parts.per : t.blocks;
+    t.part[i] = t.stats ? t.run_blocks<true>(begin, end) : t.run_blocks<false>(begin, end);
+  }
+};
+
+Sums combine_mean(const MixtureCall& call, const MemberWeights& w, const MemberLaw* laws,
+                  int64_t blocks, float* room, const Pool& pool) {
+  float c[kMaxMembers];
+  mean_coefficients(w, call.members, [laws](int m) { return laws[m].sums.s; }, c);
+  MeanTask task;
+  for (int m = 0; m < call.members; ++m)
+    if (c[m] > 0.0f) task.terms.add(m, c[m]);
+  task.shares = task.out = room;
+  task.blocks = blocks;
+  task.size = blocks * kBlock;
+  task.stats = wants_mean_entropy(call);
+  task.parts = split_blocks(blocks, pool);
+  run_parts(task.parts, pool, MeanTask::run, &task);
+  Sums sums;
+  for (int i = 0; i < task.parts.n; ++i) {
+    sums.s += task.part[i].s;
+    sums.g += task.part[i].g;
+  }
+  return sums;
+}
+
+// x_base + sum of b_m (x_m - x_base), where every logit is finite and the base reaches `least`.
+struct LinearTask {
+  const Row* rows;
+  Terms terms;  // the base first
+  int64_t blocks;
+  float least;
+  float* out;
+  Parts parts;
+
+  void block(int64_t b) const {
     alignas(64) float base_buffer[kBlock], buffer[kBlock];
     const V::F excluded = V::set(-inf32());
+    const Row& first = rows[terms.member[0]];
+    const float* base = first.fetch(first, b, base_buffer);
     float* y = out + b * kBlock;
-    const float* base = rows[member[0]].fetch(rows[member[0]], b, base_buffer);
     for (int j = 0; j < kBlock; j += V::kLanes) {
       const V::F x = V::load(base + j);
       V::store(y + j, V::select(V::ge(x, V::set(least)), x, excluded));
     }
-    for (int i = 1; i < n; ++i) {
-      const float* other = rows[member[i]].fetch(rows[member[i]], b, buffer);
-      const V::F c = V::set(coefficient[i]);
+    for (int i = 1; i < terms.n; ++i) {
+      const Row& r = rows[terms.member[i]];
+      const float* other = r.fetch(r, b, buffer);
+      const V::F c = V::set(terms.coefficient[i]);
       for (int j = 0; j < kBlock; j += V::kLanes) {
         const V::F so_far = V::load(y + j), x = V::load(other + j);
         const V::F sum = V::fma(c, V::sub(x, V::load(base + j)), so_far);
-        // NaN, from values beyond the range, is not to be dropped.
         const V::M gone = V::either(V::eq(so_far, excluded), V::eq(x, excluded));
         V::store(y + j, V::select(gone, excluded, sum));
       }
     }
   }
   static void run(void* argument, int64_t i) {
-    const CombineTask& t = *static_cast<const CombineTask*>(argument);
+    const LinearTask& t = *static_cast<const LinearTask*>(argument);
     const int64_t begin = i * t.parts.per, end = begin + t.parts.per;
-    for (int64_t b = begin; b < end && b < t.blocks; ++b) t.mean ? t.mean_block(b) : t.linear_block(b);
+    for (int64_t b = begin; b < end && b < t.blocks; ++b) t.block(b);
   }
 };
 
-float* combine(const MixtureCall& call, const MemberWeights& w, const Row* rows,
-               const MemberLaw* laws, float* room, const Pool& pool) {
-  CombineTask task;
+void combine_logits(const MixtureCall& call, const MemberWeights& w, const Row* rows, float* out,
+                    const Pool& pool) {
+  LinearTask task;
   task.rows = rows;
-  task.shares = task.out = room;
+  task.terms.add(w.base, 0.0f);
+  for (int m = 0; m < call.members; ++m)
+    if (m != w.base && takes_part(w, m)) task.terms.add(m, w.b[m]);
   task.blocks = rows[0].blocks;
-  task.size = task.blocks * kBlock;
-  task.mean = call.how == Combination::kArithmetic;
-  float c[kMaxMembers];
-  if (task.mean)
-    mean_coefficients(w, call.members, [laws](int m) { return laws[m].sums.s; }, c);
-  else
-    task.take(w.base, 0.0f);
-  for (int m = 0; m < call.members; ++m) {
-    if (task.mean && c[m] > 0.0f) task.take(m, c[m]);
-    if (!task.mean && m != w.base && takes_part(w, m)) task.take(m, w.b[m]);
-  }
-  if (call.how == Combination::kContrastive)
-    task.least = plausible_from(rows[0].rule.m, w.plausibility);
+  task.least = call.how == Combination::kContrastive
+                   ? plausible_from(rows[0].rule.m, w.plausibility)
+                   : -kFltMax;
+  task.out = out;
   task.parts = split_blocks(task.blocks, pool);
-  run_parts(task.parts, pool, CombineTask::run, &task);
-  return room;
+  run_parts(task.parts, pool, LinearTask::run, &task);
 }
 
 void mixture_checked(const MixtureCall& call, int64_t row, const RowParams& params,
                      const MemberWeights& w, const Pool& pool, Scratch& scratch, RowResult& res) {
   const bool mean = call.how == Combination::kArithmetic, stats = wants_member_entropies(call);
-  const int64_t size = (call.x.cols + kBlock - 1) / kBlock * kBlock;
-  float* room = scratch.array<float>(Scratch::kMembers, size_t(size * (mean ? call.members : 1)));
-  // Tails of the members at places 1 to M: the draw takes place 0.
+  const int64_t blocks = (call.x.cols + kBlock - 1) / kBlock;
+  float* room = scratch.array<float>(Scratch::kMembers,
+                                     size_t(blocks * kBlock * (mean ? call.members : 1)));
   Row rows[kMaxMembers];
   MemberLaw laws[kMaxMembers];
   for (int m = 0; m < call.members; ++m) {
+    // Last blocks at places 1 to M: the draw takes place 0.
     rows[m] = open_row(call.member[m], call.mask, row, false, scratch, false, m + 1,
                        call.members + 1);
     res.status = scan_row(rows[m], pool);
     if (res.status != kOk) return;
     if (mean || stats || call.member_logp)
-      read_member(rows[m], params.temperature, stats, mean ? room + m * size : nullptr, pool,
-                  scratch, laws[m]);
+      read_member(rows[m], params.temperature, stats, mean ? room + m * blocks * kBlock : nullptr,
+                  pool, scratch, laws[m]);
   }
-  SampleCall draw = draw_call(call, combine(call, w, rows, laws, room, pool), 0);
-  float wanted;  // what is asked for: the sums that this takes
-  if (call.mutual_information && !draw.out.entropy) draw.out.entropy = &wanted;
-  const Sums sums = sample_checked(draw, row, params, pool, scratch, res);
+  Sums sums;
+  if (mean)
+    sums = combine_mean(call, w, laws, blocks, room, pool);
+  else
+    combine_logits(call, w, rows, room, pool);
+  const SampleCall draw = draw_call(call, room, 0);
+  sample_checked(draw, row, params, pool, scratch, res);
+  store_row(draw.out, row, res);
   if (res.status == kOk)
     store_members(call, row, w, laws, sums, res.id,
                   [&](int m) { return value_of(rows[m], res.id); });
@@ -250,8 +319,9 @@ void mixture_row(const MixtureCall& call, int64_t row, const Pool& pool) {
     mixture_checked(call, row, params, w, pool, scratch, res);
     scratch.trim();
   }
-  if (res.status != kOk) store_bad_members(call, row);
+  if (res.status == kOk) return;
   store_row(call.out, row, res);
+  store_bad_members(call, row);
 }
 
 }  // namespace

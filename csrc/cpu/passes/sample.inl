@@ -188,16 +188,14 @@ int64_t draw(const Row& r, const Plan& plan, const Kept& k, bool explore, bool o
   return race_row(Field{&r, k.cut, explore}, noise, scratch);
 }
 
-// Returns the sums over the valid tokens that the outputs asked for.
-Sums sample_checked(const SampleCall& call, int64_t row, const RowParams& params, const Pool& pool,
+void sample_checked(const SampleCall& call, int64_t row, const RowParams& params, const Pool& pool,
                     Scratch& scratch, RowResult& res) {
   const SampleOutputs& out = call.out;
   const Plan plan = make_plan(params, call.options);
   const bool groups = !plan.greedy || params.mix_eps > 0.0f || out.top_n > 0;
   Row r = open_row(call.x, call.mask, row, call.options.probs, scratch, groups);
-  Sums sums;
   res.status = scan_row(r, pool);
-  if (res.status != kOk) return sums;
+  if (res.status != kOk) return;
   r.rule = weight_rule(r.rule.m, plan.greedy ? 1.0f : params.temperature, call.options.probs);
   Kept k = choose_kept(r, plan, pool, scratch);
 
@@ -207,6 +205,7 @@ Sums sample_checked(const SampleCall& call, int64_t row, const RowParams& params
 
   const bool stats = out.entropy || out.varentropy;
   const bool have_sums = stats || out.logp_full || out.kept_mass || (out.logp && k.whole);
+  Sums sums;
   if (plan.greedy) {
     sums.s = u128(1) << kWeightBits;
   } else if (have_sums) {
@@ -223,7 +222,6 @@ Sums sample_checked(const SampleCall& call, int64_t row, const RowParams& params
   res.id = draw(r, plan, k, res.explored, call.options.mix_valid, noise, scratch);
   if (wants_more(out))
     by_products(call, row, r, plan, params, k, sums, have_sums, pool, scratch, res);
-  return sums;
 }
 
 void sample_row(const SampleCall& call, int64_t row, const Pool& pool) {

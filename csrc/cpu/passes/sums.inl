@@ -11,12 +11,10 @@ class RowSums {
  public:
   static constexpr int kRun = 8;
   RowSums(const WeightRule& rule, bool stats)
-      : rule_(rule), stats_(stats && rule.kind != WeightKind::kUniform) {}
+      : rule_(rule), stats_(stats && rule.kind == WeightKind::kLogits) {}
 
   void add(const float* x, float e_max) {
-    if (stats_ && rule_.kind == WeightKind::kProbs) {
-      add_prob_stats(ProbLanes(rule_), x, s_, g_);
-    } else if (stats_) {
+    if (stats_) {
       if (e_max <= 0.5f)
         add_stats(LowLogitLanes(rule_), x, s_, g_, h_);
       else
@@ -38,8 +36,8 @@ class RowSums {
     s_ = FixedSum();
     if (stats_) {
       sums_.g += g_.total(n);
+      sums_.h += h_.total(n);
       g_ = FixedSum();
-      if (rule_.kind == WeightKind::kLogits) sums_.h += h_.total(n);
       h_ = FixedSum();
     }
     run_ = 0;
