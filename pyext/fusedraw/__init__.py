@@ -14,6 +14,7 @@ from ._C import isa, isa_list
 from .filters import top_k_mask, top_k_renorm, top_p_mask, top_p_renorm
 from .info import info
 from .keys import derive_keys
+from .mixture import MixtureOutput, mixture
 from .multinomial import multinomial
 from .sampling import SampleOutput, Sampler, sample, sample_probs
 from .softmax import log_softmax, softmax
@@ -24,6 +25,7 @@ STREAM_VERSION = 1  # of the draws: a change of any bit is a new one
 
 __all__ = [
     "STREAM_VERSION",
+    "MixtureOutput",
     "SampleOutput",
     "Sampler",
     "Status",
@@ -33,6 +35,7 @@ __all__ = [
     "isa",
     "isa_list",
     "log_softmax",
+    "mixture",
     "multinomial",
     "sample",
     "sample_probs",
@@ -43,7 +46,7 @@ __all__ = [
     "top_p_renorm",
 ]
 
-_LAZY = ("numpy", "reference")  # submodules that need not be paid for at import
+_LAZY = ("numpy", "reference", "reference_mixture")  # submodules that need not be paid for at import
 
 
 def __getattr__(name: str):
