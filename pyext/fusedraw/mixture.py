@@ -114,9 +114,9 @@ def mixture(
     - "contrastive": x_0 + strength (x_0 - x_1) where p_0 >= plausibility * max p_0 at T = 1: contrastive
       decoding (Li et al. 2022) in the form of O'Brien and Lewis (2023). Members: expert, amateur.
 
-    Filters and mix_eps apply to that law as in `sample`: combine, truncate, renormalise, explore. In all modes
-    but the first, a token that is -inf in one of the members that count is never drawn. Identical members give
-    the draws of `sample` on one of them (docs/law.md says where ties can differ).
+    Filters and mix_eps apply to that law as in `sample`: combine, truncate, renormalise, explore. In all
+    modes but the first, a token that is -inf in one of the members that count is never drawn. Identical
+    members give the draws of `sample` on one of them (docs/law.md says where ties can differ).
 
     Args:
         members: [M, B, V] or [M, V] tensor, or a sequence of M tensors [B, V] or [V] of one shape and dtype:
