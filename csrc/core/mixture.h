@@ -139,8 +139,7 @@ template <typename Total>
 FD_FN void mean_coefficients(const MemberWeights& w, int members, Total total, float* c) {
   double all = 0.0;
   for (int m = 0; m < members; ++m) all = all + double(w.a[m]) / to_double(total(m));
-  for (int m = 0; m < members; ++m)
-    c[m] = float(double(w.a[m]) / to_double(total(m)) / all);
+  for (int m = 0; m < members; ++m) c[m] = float(double(w.a[m]) / to_double(total(m)) / all);
 }
 
 FD_FN float member_log_prob(const MemberLaw& law, float x, int64_t id) {
@@ -195,8 +194,8 @@ FD_FN void store_members(const MixtureCall& c, int64_t row, const MemberWeights&
   }
   if (c.how == Combination::kArithmetic && c.out.entropy) c.out.entropy[row] = entropy_of(mean);
   if (!c.mean_entropy && !c.mutual_information) return;
-  const double of_members = mean_of_entropies(
-      w, c.members, [laws](int m) { return entropy_value(laws[m].sums); });
+  const double of_members =
+      mean_of_entropies(w, c.members, [laws](int m) { return entropy_value(laws[m].sums); });
   if (c.mean_entropy) c.mean_entropy[row] = float(of_members) + 0.0f;
   if (c.mutual_information)
     c.mutual_information[row] = mutual_information_of(entropy_value(mean), of_members);

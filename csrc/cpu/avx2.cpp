@@ -38,7 +38,8 @@ const Engine& avx2_engine() {
                                 sample_row,
                                 softmax_row,
                                 filter_row,
-                                multinomial_row,mixture_row,
+                                multinomial_row,
+                                mixture_row,
                                 weight_hash};
   return engine;
 }

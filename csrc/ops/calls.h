@@ -44,8 +44,8 @@ enum OutputBit {
   kMeanEntropyBit = 1 << 14,
   kMutualInformationBit = 1 << 15,
   kMixtureBits = kStatusBit | kLogpBit | kEntropyBit | kNKeptBit | kKeptMassBit | kRankBit |
-                 kExploredBit | kKeptBit | kMemberLogpBit | kMemberEntropyBit | kMeanEntropyBit |
-                 kMutualInformationBit,
+      kExploredBit | kKeptBit | kMemberLogpBit | kMemberEntropyBit | kMeanEntropyBit |
+      kMutualInformationBit,
 };
 
 Tensor new_tensor(std::initializer_list<int64_t> shape, ScalarType dtype, const Device& device);

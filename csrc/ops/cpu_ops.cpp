@@ -37,7 +37,8 @@ struct KeptRows {
 
 // What sample and mixture share: a bare status where bad rows raise, the kept sets, the threads.
 template <typename Tensors, typename RowFunction>
-std::vector<Tensor> run_draw(Tensors& t, std::vector<Tensor>& after_kept, RowFunction row_function) {
+std::vector<Tensor> run_draw(Tensors& t, std::vector<Tensor>& after_kept,
+                             RowFunction row_function) {
   const int64_t rows = t.call.x.rows;
   KeptRows kept;
   if (t.wants_kept) {

@@ -30,7 +30,8 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
       "multinomial(Tensor probs, Tensor keys, int num_samples, bool replacement, int mode) -> "
       "(Tensor, Tensor)");
   m.def(
-      "mixture(Tensor[] members, Tensor weights, Tensor params, Tensor keys, Tensor? mask, int how, "
+      "mixture(Tensor[] members, Tensor weights, Tensor params, Tensor keys, Tensor? mask, int "
+      "how, "
       "int mode, int outputs) -> Tensor[]");
 }
 

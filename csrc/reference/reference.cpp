@@ -223,8 +223,9 @@ bool always() { return true; }
 RowResult reference_draw(const SampleCall& call, int64_t row) { return draw_row(call, row); }
 
 const Engine& reference_engine() {
-  static const Engine engine = {"reference", always,          sample_row,            softmax_row,
-                                filter_row,  multinomial_row, reference_mixture_row, weight_hash};
+  static const Engine engine = {"reference",           always,     sample_row,
+                                softmax_row,           filter_row, multinomial_row,
+                                reference_mixture_row, weight_hash};
   return engine;
 }
 

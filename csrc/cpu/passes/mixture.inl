@@ -279,14 +279,14 @@ void mixture_checked(const MixtureCall& call, int64_t row, const RowParams& para
                      const MemberWeights& w, const Pool& pool, Scratch& scratch, RowResult& res) {
   const bool mean = call.how == Combination::kArithmetic, stats = wants_member_entropies(call);
   const int64_t blocks = (call.x.cols + kBlock - 1) / kBlock;
-  float* room = scratch.array<float>(Scratch::kMembers,
-                                     size_t(blocks * kBlock * (mean ? call.members : 1)));
+  float* room =
+      scratch.array<float>(Scratch::kMembers, size_t(blocks * kBlock * (mean ? call.members : 1)));
   Row rows[kMaxMembers];
   MemberLaw laws[kMaxMembers];
   for (int m = 0; m < call.members; ++m) {
     // Last blocks at places 1 to M: the draw takes place 0.
-    rows[m] = open_row(call.member[m], call.mask, row, false, scratch, false, m + 1,
-                       call.members + 1);
+    rows[m] =
+        open_row(call.member[m], call.mask, row, false, scratch, false, m + 1, call.members + 1);
     res.status = scan_row(rows[m], pool);
     if (res.status != kOk) return;
     if (mean || stats || call.member_logp)
