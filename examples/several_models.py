@@ -60,7 +60,7 @@ def disagreement(model, text, stem, words, seed):
     nats = []
     for step, token in enumerate([*stem_ids, None]):
         members = readers.logits.unsqueeze(1)  # [M, 1, V]
-        out = fusedraw.mixture(members, seed=seed, step=step, returns=("mutual_information",))
+        out = fusedraw.mixture(members, seed=seed, step=step, top_p=0.5, returns=("mutual_information",))
         nats.append(out.mutual_information.item())
         if token is not None:
             readers.feed(torch.tensor([token] * len(words)))
@@ -108,20 +108,15 @@ def picture(disputes, shares, path):
         spine.set_visible(False)
     for (_, _, word), line in zip(STORIES, shares, strict=True):
         right.plot(STRENGTHS, line, color="0.75", linewidth=1)
-        right.annotate(
-            word.strip(),
-            (STRENGTHS[-1], line[-1]),
-            (3, 0),
-            textcoords="offset points",
-            fontsize=8,
-            va="center",
-        )
+        if line[-1] > 0.02:  # the others lie on the axis
+            at = (STRENGTHS[-1], line[-1])
+            right.annotate(word.strip(), at, (3, 0), textcoords="offset points", fontsize=8, va="center")
     mean = torch.tensor(shares).mean(0)
     right.plot(STRENGTHS, mean, color="C3", linewidth=2.5, marker="o", label="mean of the ten stories")
     right.set(xlabel="strength (0: the model that reads the story)", ylabel="share of draws", ylim=(0, 1))
     right.set_title("Context-aware decoding: draws of\nthe story's word, against what is known", fontsize=11)
     right.spines[["top", "right"]].set_visible(False)
-    right.legend(frameon=False, loc="upper left")
+    right.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.02, 0.86))
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
