@@ -8,7 +8,7 @@
 // that).
 #pragma once
 
-#include "../core/call.h"
+#include "../core/mixture.h"
 
 namespace fusedraw::cuda {
 
@@ -30,6 +30,16 @@ const char* launch_filter(const FilterCall& call, void* workspace, void* stream)
 
 int64_t multinomial_workspace(const MultinomialCall& call);
 const char* launch_multinomial(const MultinomialCall& call, void* workspace, void* stream);
+
+// The kept set, as of `sample`: kept_offsets, then kept_ids with the draw from the combined rows
+// and the part of the workspace that this used.
+int64_t mixture_workspace(const MixtureCall& call);
+const char* launch_mixture(const MixtureCall& call, void* workspace, void* stream);
+struct MixtureDraw {
+  SampleCall call;
+  void* workspace;
+};
+MixtureDraw mixture_draw(const MixtureCall& call, void* workspace);
 
 // keys[r] = the key of (seed, request r, sample 0, step), and the same with one of each per row
 // (stride 0: one for all rows). Sample ids count modulo 2^32: looking at them would need a sync.

@@ -13,6 +13,9 @@ struct TypedLaunchers {
   const char* (*softmax)(const SoftmaxCall&, void* workspace, void* stream);
   const char* (*filter)(const FilterCall&, void* workspace, void* stream);
   const char* (*multinomial)(const MultinomialCall&, void* workspace, void* stream);
+  // Before and after the draw from the combined rows.
+  const char* (*combine)(const MixtureCall&, void* workspace, void* stream);
+  const char* (*finish_mixture)(const MixtureCall&, void* workspace, void* stream);
 };
 
 const TypedLaunchers& float32_launchers();

@@ -4,7 +4,7 @@
 // declare, and so are offsets and ids of the kept set.
 #pragma once
 
-#include "../core/call.h"
+#include "../core/mixture.h"
 #include "buffers.h"
 
 namespace fusedraw::simt {
@@ -15,5 +15,6 @@ void declare(Buffers& buffers, const SampleCall& call);
 void declare(Buffers& buffers, const SoftmaxCall& call);
 void declare(Buffers& buffers, const FilterCall& call);
 void declare(Buffers& buffers, const MultinomialCall& call);
+void declare(Buffers& buffers, const MixtureCall& call);
 
 }  // namespace fusedraw::simt
