@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels of `mixture`, run by the SIMT executor, equal the reference engine bit for bit; bounds, races
-and unwritten words are checked meanwhile."""
+"""The CUDA kernels of `mixture`, run by the SIMT executor, equal the reference engine bit for bit; bounds,
+races and unwritten words are checked meanwhile."""
 
 import functools
 

@@ -118,9 +118,6 @@ def mixture(
     modes but the first, a token that is -inf in one of the members that count is never drawn. Identical
     members give the draws of `sample` on one of them (docs/law.md says where ties can differ).
 
-    The kernels are those of the CPU: members on a CUDA device are copied, drawn from there and sent back (the
-    same bits, but the call waits for the device).
-
     Args:
         members: [M, B, V] or [M, V] tensor, or a sequence of M tensors [B, V] or [V] of one shape and dtype:
             float32, bfloat16 or float16; 1 <= M <= 32, and M = 2 for the modes with a strength.
@@ -195,7 +192,7 @@ def _plan_of(members, law, values, options, returns, mask):
     """The cached plan of plain rows and plain numbers; None: take the whole road."""
     if torch.compiler.is_compiling() or not isinstance(members, (list, tuple)):
         return None
-    if not all(is_plain(x) and x.is_cpu and x.dim() == 2 for x in members):
+    if not all(is_plain(x) and x.dim() == 2 for x in members):
         return None
     if mask is not None and mask.__class__ is not Tensor:
         return None
@@ -264,7 +261,7 @@ def _draw_any(members, law, values, options, returns, mask, keys, seed, step, ge
         keys = resolve_keys(_OP, first, keys, seed, step, generator, one_row)
     if should_raise(options[4], home):
         mode_bits |= MODE_RAISE
-    device = _kernel_device(home)
+    device = kernel_device(home)
     if device != home:
         members = move(device, *members)
         mask, keys, seed, step, *values = move(device, mask, keys, seed, step, *values)
@@ -281,11 +278,6 @@ def _draw_any(members, law, values, options, returns, mask, keys, seed, step, ge
     if one_row:
         named = {name: _first_row(name, field) for name, field in named.items()}
     return named["ids"] if len(named) == 1 else MixtureOutput(**named)
-
-
-def _kernel_device(device: torch.device) -> torch.device:
-    """As for every op, but that the kernels of this one are the CPU's: CUDA rows go there and back."""
-    return torch.device("cpu") if device.type == "cuda" else kernel_device(device)
 
 
 def _first_row(name: str, field: Tensor) -> Tensor:
