@@ -27,10 +27,12 @@ constexpr float kLog2Poly[9] = {0x1.321deep-4f,  -0x1.60a018p-3f, 0x1.bcb2fp-3f,
                                 0x1.ec71b6p-2f,  -0x1.7154b4p-1f, 0x1.715476p+0f};
 constexpr uint32_t kThreeQuarters = 0x3f400000u;  // bits of 0.75
 FD_FN float log2p(float y) {
+  constexpr float c[9] = {kLog2Poly[0], kLog2Poly[1], kLog2Poly[2], kLog2Poly[3], kLog2Poly[4],
+                          kLog2Poly[5], kLog2Poly[6], kLog2Poly[7], kLog2Poly[8]};  // as in exp2p
   const int32_t k = int32_t(bits_of(y) - kThreeQuarters) >> 23;
   const float s = float_of(bits_of(y) - (uint32_t(k) << 23)) - 1.0f;
-  float q = kLog2Poly[0];
-  for (int i = 1; i < 9; ++i) q = fma32(q, s, kLog2Poly[i]);
+  float q = c[0];
+  for (int i = 1; i < 9; ++i) q = fma32(q, s, c[i]);
   return fma32(s, q, float(k));
 }
 
