@@ -176,16 +176,10 @@ const char* launch_combine_of(const MixtureCall& call, void* workspace, void* st
 
 template <typename T>
 const char* launch_finish_mixture_of(const MixtureCall& call, void* workspace, void* stream) {
-  const FinishTask task{call.out.ids,
-                        call.out.status,
-                        call.out.entropy,
-                        call.member_logp,
-                        call.member_entropy,
-                        call.mean_entropy,
-                        call.mutual_information,
-                        call.mask,
-                        call.how,
-                        call.members};
+  const FinishTask task{
+      call.out.ids,        call.out.status,   call.out.entropy,        call.member_logp,
+      call.member_entropy, call.mean_entropy, call.mutual_information, call.how,
+      call.members};
   return launch(mixture_finish_kernel<T>, grid_of_threads(call.x.rows), kThreads,
                 static_cast<Stream>(stream), task, plan_mixture(call, workspace));
 }

@@ -45,8 +45,9 @@ struct MixtureSpace {
   __device__ Global<MemberRow> member(int m) const {
     return Global<MemberRow>(reinterpret_cast<MemberRow*>(base + members) + m * rows);
   }
-  __device__ Global<RowTerms> terms_of() const {
-    return Global<RowTerms>(reinterpret_cast<RowTerms*>(base + terms));
+  // Fields are loaded one by one: whole, the arrays would lie in local memory.
+  __device__ RowTerms* terms_of(int64_t row) const {
+    return reinterpret_cast<RowTerms*>(base + terms) + row;
   }
   __device__ Global<Sums> sums_of() const {
     return Global<Sums>(reinterpret_cast<Sums*>(base + sums));
@@ -140,7 +141,7 @@ static __global__ void __launch_bounds__(kThreads)
         terms.c);
   if (terms.status == kOk && task.how == Combination::kContrastive)
     terms.least = plausible_from(space.member(0).load(row).law.rule.m, terms.w.plausibility);
-  space.terms_of().store(row, terms);
+  store_global(space.terms_of(row), terms);
 }
 
 struct CombineTask {
@@ -165,41 +166,53 @@ FD_DEVICE bool allowed_by(const MaskView& mask, int64_t row, int64_t id) {
 }
 
 template <typename T>
-FD_DEVICE float combined_value(const CombineTask& task, const MixtureSpace& space, int64_t row,
-                               int64_t id) {
-  const bool mean = task.how == Combination::kArithmetic;
-  const RowTerms terms = space.terms_of().load(row);
-  if (terms.status != kOk) return nan32();
-  if (!allowed_by(task.mask, row, id)) return mean ? 0.0f : -inf32();
-  if (mean) {
-    float p = 0.0f, low = 0.0f, high = 0.0f;
-    bool first = true;
+FD_DEVICE float mean_value(const CombineTask& task, const MixtureSpace& space, int64_t row,
+                           int64_t id) {
+  const RowTerms* terms = space.terms_of(row);
+  float p = 0.0f, low = 0.0f, high = 0.0f;
+  bool first = true;
 #pragma unroll 1
-    for (int m = 0; m < task.members; ++m) {
-      const float c = terms.c[m];
-      if (c == 0.0f) continue;
-      const MemberRow member = space.member(m).load(row);
-      const float x = member_value<T>(member, id);
-      const float e = x > -inf32() ? member_share(member.law, x, id) : 0.0f;
-      p = first ? c * e : fma32(c, e, p);
-      low = first || e < low ? e : low;
-      high = first || e > high ? e : high;
-      first = false;
-    }
-    p = p < low ? low : p;
-    return p > high ? high : p;
+  for (int m = 0; m < task.members; ++m) {
+    const float c = load_global(terms->c + m);
+    if (c == 0.0f) continue;
+    const MemberRow member = space.member(m).load(row);
+    const float x = member_value<T>(member, id);
+    const float e = x > -inf32() ? member_share(member.law, x, id) : 0.0f;
+    p = first ? c * e : fma32(c, e, p);
+    low = first || e < low ? e : low;
+    high = first || e > high ? e : high;
+    first = false;
   }
-  const float base = member_value<T>(space.member(terms.w.base).load(row), id);
-  if (!(base >= terms.least)) return -inf32();
+  p = p < low ? low : p;
+  return p > high ? high : p;
+}
+
+template <typename T>
+FD_DEVICE float linear_value(const CombineTask& task, const MixtureSpace& space, int64_t row,
+                             int64_t id) {
+  const RowTerms* terms = space.terms_of(row);
+  const int base_member = load_global(&terms->w.base);
+  const float base = member_value<T>(space.member(base_member).load(row), id);
+  if (!(base >= load_global(&terms->least))) return -inf32();
   float y = base;
 #pragma unroll 1
   for (int m = 0; m < task.members; ++m) {
-    if (m == terms.w.base || !takes_part(terms.w, m)) continue;
+    const float b = load_global(terms->w.b + m);
+    if (m == base_member || b == 0.0f) continue;
     const float x = member_value<T>(space.member(m).load(row), id);
     if (x == -inf32() || y == -inf32()) return -inf32();
-    y = fma32(terms.w.b[m], x - base, y);
+    y = fma32(b, x - base, y);
   }
   return y;
+}
+
+template <typename T>
+FD_DEVICE float combined_value(const CombineTask& task, const MixtureSpace& space, int64_t row,
+                               int64_t id) {
+  const bool mean = task.how == Combination::kArithmetic;
+  if (load_global(&space.terms_of(row)->status) != kOk) return nan32();
+  if (!allowed_by(task.mask, row, id)) return mean ? 0.0f : -inf32();
+  return mean ? mean_value<T>(task, space, row, id) : linear_value<T>(task, space, row, id);
 }
 
 template <typename T>
@@ -238,7 +251,6 @@ struct FinishTask {
   int64_t* ids;
   uint8_t* status;
   float *entropy, *member_logp, *member_entropy, *mean_entropy, *mutual_information;
-  MaskView mask;
   Combination how;
   int members;
 };
@@ -250,8 +262,9 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = int64_t(blockIdx.x) * kThreads + int64_t(threadIdx.x);
   if (row >= space.rows) return;
   const int64_t id = Global<int64_t>(task.ids).load(row);
-  const RowTerms terms = space.terms_of().load(row);
-  if (terms.status != kOk && task.status != nullptr) store_global(task.status + row, terms.status);
+  const RowTerms* terms = space.terms_of(row);
+  const uint8_t status = load_global(&terms->status);
+  if (status != kOk && task.status != nullptr) store_global(task.status + row, status);
   const bool ok = id >= 0, mean = task.how == Combination::kArithmetic;
   double of_members = 0.0, all = 0.0;
 #pragma unroll 1
@@ -266,8 +279,9 @@ __global__ void __launch_bounds__(kThreads)
     const double entropy = ok ? entropy_value(member.law.sums) : double(nan32());
     if (task.member_entropy != nullptr)
       store_global(task.member_entropy + at, float(entropy) + 0.0f);
-    of_members = of_members + double(terms.w.a[m]) * entropy;
-    all = all + double(terms.w.a[m]);
+    const double a = double(load_global(terms->w.a + m));
+    of_members = of_members + a * entropy;
+    all = all + a;
   }
   const double of_each = of_members / all;
   if (task.mean_entropy != nullptr)
