@@ -20,6 +20,7 @@ import build_cuda  # noqa: E402
 
 # Listed, not globbed: a stray file never changes a build.
 SOURCES = [
+    "csrc/reference/mixture.cpp",
     "csrc/reference/reference.cpp",
     "csrc/reference/token_logprob.cpp",
     "csrc/cpu/scalar.cpp",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from scoring import score
+from mixture_cases import make_weights, mixture
 from simt_build import CSRC, KEPT, ROOT
 from simt_engine import library_path, recorded, run_tests
 from strategies import (
@@ -44,6 +45,7 @@ LEAST_COVERED = 0.95
 COVERING = (
     ("test_cuda_executor.py", "schedules or keys or lane_and_block or bad_row or softmax or renormalisation"),
     ("test_cuda_token_logprob.py", "replayed and dtype0 or kept_sets"),
+    ("test_cuda_mixture.py", "bad_rows or odd_and_unaligned"),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 
@@ -76,6 +78,8 @@ def run_everything():
             p = make_probs("normal", rows, size, 1, dtype)
             for n, replacement in ((1, True), (5, True), (5, False)):
                 multinomial(p, keys, n, replacement)
+            for how, weights in (("arithmetic", [1, 2]), ("cfg", [1.5, 0])):
+                mixture([x, x], make_weights(weights), how, keys=keys)
     op.row_keys(x, 1, 2)
     one = torch.ones(1, dtype=torch.int64)
     op.derive_keys(one, one, one, one)

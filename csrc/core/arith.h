@@ -48,7 +48,7 @@ FD_FN float fma32(float a, float b, float c) {
   double s = p + d;
   const double t = s - p;
   const double err = (p - (s - t)) + (d - t);
-  if (err != 0.0 && (bits_of(s) & 1) == 0)
+  if ((err < 0.0 || err > 0.0) && (bits_of(s) & 1) == 0)  // not where s is infinite: err is NaN
     s = double_of(bits_of(s) + (((err > 0.0) == (s > 0.0)) ? 1 : uint64_t(-1)));
   return float(s);
 #endif

@@ -3,6 +3,8 @@
 #pragma once
 
 #include "token_logprob.h"
+#include "call.h"
+#include "mixture.h"
 
 namespace fusedraw {
 
@@ -23,6 +25,7 @@ struct Engine {
   void (*multinomial_row)(const MultinomialCall&, int64_t row, const Pool&);
   void (*token_logprob_row)(const TokenLogprobCall&, int64_t row, const Pool&);
   void (*token_logprob_grad_row)(const TokenLogprobGradCall&, int64_t row, const Pool&);
+  void (*mixture_row)(const MixtureCall&, int64_t row, const Pool&);
   // Hash of the weights of all floats whose bits lie in [begin, end); see docs/law.md.
   uint64_t (*weight_hash)(uint32_t begin, uint32_t end);
 };

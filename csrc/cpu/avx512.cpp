@@ -43,6 +43,7 @@ const Engine& avx512_engine() {
       multinomial_row,
       token_logprob_row,
       token_logprob_grad_row,
+      mixture_row,
       weight_hash};
   return engine;
 }

@@ -20,13 +20,14 @@ class Scratch {
     kBound,        // float, one a block: lower bound of the block's race value
     kNoiseWords,   // uint32, one a block
     kMaskWords,    // uint32, one bit a token
-    kTail,         // the last block, padded, in the row's type
+    kTail,         // the last block of each open row, padded, in the row's type
     kListA,        // candidates, values then ids
     kListB,
     kSample,  // values and weights of a sample of the row
     kKeys,    // sort keys and weights of a short list
     kListWeights,
-    kWide,  // whole-row temporaries of the rarely used paths
+    kMembers,  // float, one a token: several models as one row; for their mean, each of them
+    kWide,     // whole-row temporaries of the rarely used paths
     kSlots
   };
   static Scratch& of_this_thread();

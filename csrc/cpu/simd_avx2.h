@@ -56,6 +56,12 @@ struct V {
   static F div(F a, F b) { return _mm256_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
+  static F min(F a, F b) { return _mm256_min_ps(a, b); }
+  static void split_log(F y, F& z, F& k) {
+    const I u = as_int(y), n = _mm256_srai_epi32(_mm256_sub_epi32(u, iset(kThreeQuarters)), 23);
+    z = _mm256_castsi256_ps(_mm256_sub_epi32(u, _mm256_slli_epi32(n, 23)));
+    k = _mm256_cvtepi32_ps(n);
+  }
   static F frac(F t) { return _mm256_sub_ps(t, _mm256_floor_ps(t)); }
   static constexpr bool kFracTakesInfinity = false;
   static F frac_exact(F t) { return frac(t); }

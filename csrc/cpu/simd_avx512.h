@@ -41,6 +41,13 @@ struct V {
   static F div(F a, F b) { return _mm512_div_ps(a, b); }
   static F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static F max(F a, F b) { return _mm512_max_ps(a, b); }
+  static F min(F a, F b) { return _mm512_min_ps(a, b); }
+  // y = z * 2^k, z in [3/4, 3/2), for normal y > 0.
+  static void split_log(F y, F& z, F& k) {
+    const I u = as_int(y), n = _mm512_srai_epi32(_mm512_sub_epi32(u, iset(kThreeQuarters)), 23);
+    z = _mm512_castsi512_ps(_mm512_sub_epi32(u, _mm512_slli_epi32(n, 23)));
+    k = _mm512_cvtepi32_ps(n);
+  }
   // fl32(t - floor(t)); p * 2^floor(t), exact.
   static F frac(F t) { return _mm512_sub_ps(t, _mm512_roundscale_ps(t, 0x09)); }
   // The same for t <= -1, where the difference is exact (the instruction would round it down); also

@@ -70,6 +70,19 @@ struct V {
   static F max(F a, F b) {
     return make([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
   }
+  static F min(F a, F b) {
+    return make([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static void split_log(F y, F& z, F& k) {
+    F mantissa = y, exponent = y;
+    for (int i = 0; i < kLanes; ++i) {
+      const int32_t n = int32_t(bits_of(y.v[i]) - kThreeQuarters) >> 23;
+      mantissa.v[i] = float_of(bits_of(y.v[i]) - (uint32_t(n) << 23));
+      exponent.v[i] = float(n);
+    }
+    z = mantissa;
+    k = exponent;
+  }
   static int floor_int(float t) {
     const int n = int(t);
     return float(n) > t ? n - 1 : n;

@@ -63,6 +63,21 @@ const char* launch_token_logprob(const TokenLogprobCall& call, void* workspace, 
 const char* launch_token_logprob_grad(const TokenLogprobGradCall& call, void* stream) {
   return typed(call.x).token_logprob_grad(call, stream);
 }
+MixtureDraw mixture_draw(const MixtureCall& call, void* workspace) {
+  const MixtureSpace space = plan_mixture(call, workspace);
+  return {draw_call(call, space.combined_rows(), call.x.cols), space.base + space.draw};
+}
+int64_t mixture_workspace(const MixtureCall& call) {
+  return plan_mixture(call, nullptr).bytes + sample_workspace(draw_call(call, nullptr, 0));
+}
+const char* launch_mixture(const MixtureCall& call, void* workspace, void* stream) {
+  if (call.x.rows == 0) return nullptr;
+  const TypedLaunchers& own = typed(call.x);
+  const MixtureDraw draw = mixture_draw(call, workspace);
+  if (const char* error = own.combine(call, workspace, stream)) return error;
+  if (const char* error = launch_sample(draw.call, draw.workspace, stream)) return error;
+  return own.finish_mixture(call, workspace, stream);
+}
 
 const char* launch_row_keys(int64_t rows, int64_t seed, int64_t step, uint64_t* keys,
                             void* stream) {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "../core/token_logprob.h"
+#include "../core/mixture.h"
 
 namespace fusedraw::cuda {
 
@@ -34,6 +35,15 @@ const char* launch_multinomial(const MultinomialCall& call, void* workspace, voi
 int64_t token_logprob_workspace(const TokenLogprobCall& call);
 const char* launch_token_logprob(const TokenLogprobCall& call, void* workspace, void* stream);
 const char* launch_token_logprob_grad(const TokenLogprobGradCall& call, void* stream);
+// The kept set, as of `sample`: kept_offsets, then kept_ids with the draw from the combined rows
+// and the part of the workspace that this used.
+int64_t mixture_workspace(const MixtureCall& call);
+const char* launch_mixture(const MixtureCall& call, void* workspace, void* stream);
+struct MixtureDraw {
+  SampleCall call;
+  void* workspace;
+};
+MixtureDraw mixture_draw(const MixtureCall& call, void* workspace);
 
 // keys[r] = the key of (seed, request r, sample 0, step), and the same with one of each per row
 // (stride 0: one for all rows). Sample ids count modulo 2^32: looking at them would need a sync.

@@ -5,6 +5,7 @@
 // there are not.
 #pragma once
 
+#include "mixture.cuh"
 #include "multinomial.cuh"
 #include "sample.cuh"
 #include "token_logprob.cuh"
@@ -172,15 +173,46 @@ const char* launch_token_logprob_grad_of(const TokenLogprobGradCall& call, void*
                 static_cast<Stream>(stream), call, task.chunks, task.per_chunk);
 }
 
+constexpr int kCombineBlocks = 64;  // thread blocks that write a combined row, at most
+
+inline dim3 grid_of_threads(int64_t n) { return grid_of((n + kThreads - 1) / kThreads); }
+
+template <typename T>
+const char* launch_combine_of(const MixtureCall& call, void* workspace, void* stream) {
+  const Stream s = static_cast<Stream>(stream);
+  const MixtureSpace space = plan_mixture(call, workspace);
+  const dim3 rows = grid_of(call.x.rows);
+  for (int m = 0; m < call.members; ++m) {
+    const MemberTask task{call.member[m], call.mask, call.params, m, wants_member_entropies(call)};
+    if (const char* error = launch(member_law_kernel<T>, rows, kThreads, s, task, space))
+      return error;
+  }
+  const TermsTask terms{call.weights, call.how, call.members};
+  if (const char* error =
+          launch(mixture_terms_kernel, grid_of_threads(call.x.rows), kThreads, s, terms, space))
+    return error;
+  const int chunks = space.blocks < kCombineBlocks ? space.blocks : kCombineBlocks;
+  const CombineTask task{call.mask, call.x.cols, call.how, call.members, chunks};
+  if (const char* error =
+          launch(combine_kernel<T>, grid_of(call.x.rows * chunks), kThreads, s, task, space))
+    return error;
+  if (!wants_mean_entropy(call)) return nullptr;
+  return launch(mean_sums_kernel, rows, kThreads, s, call.x.cols, space);
+}
+
+template <typename T>
+const char* launch_finish_mixture_of(const MixtureCall& call, void* workspace, void* stream) {
+  const FinishTask task{
+      call.out.ids,        call.out.status,   call.out.entropy,        call.member_logp,
+      call.member_entropy, call.mean_entropy, call.mutual_information, call.how,
+      call.members};
+  return launch(mixture_finish_kernel<T>, grid_of_threads(call.x.rows), kThreads,
+                static_cast<Stream>(stream), task, plan_mixture(call, workspace));
+}
+
 template <typename T>
 const TypedLaunchers& launchers_of() {
-  static const TypedLaunchers all = {launch_sample_of<T>,
-                                     launch_kept_ids_of<T>,
-                                     launch_softmax_of<T>,
-                                     launch_filter_of<T>,
-                                     launch_multinomial_of<T>,
-                                     launch_token_logprob_of<T>,
-                                     launch_token_logprob_grad_of<T>};
+  static const TypedLaunchers all = {launch_sample_of<T>, launch_kept_ids_of<T>, launch_softmax_of<T>, launch_filter_of<T>, launch_multinomial_of<T>, launch_token_logprob_of<T>, launch_token_logprob_grad_of<T>, launch_combine_of<T>, launch_finish_mixture_of<T>};
   return all;
 }
 

@@ -15,6 +15,9 @@ struct TypedLaunchers {
   const char* (*multinomial)(const MultinomialCall&, void* workspace, void* stream);
   const char* (*token_logprob)(const TokenLogprobCall&, void* workspace, void* stream);
   const char* (*token_logprob_grad)(const TokenLogprobGradCall&, void* stream);
+  // Before and after the draw from the combined rows.
+  const char* (*combine)(const MixtureCall&, void* workspace, void* stream);
+  const char* (*finish_mixture)(const MixtureCall&, void* workspace, void* stream);
 };
 
 const TypedLaunchers& float32_launchers();

@@ -13,6 +13,101 @@ Tensor new_tensor(std::initializer_list<int64_t> shape, ScalarType dtype, const 
   return torch::stable::empty(sizes, dtype, std::nullopt, device);
 }
 
+namespace {
+
+// The vectors of B that `outputs` names, ids first.
+void add_outputs(SampleOutputs& out, int64_t rows, const Device& device, int64_t outputs,
+                 std::vector<Tensor>& results, OptionalTensor& status, OptionalTensor& n_kept) {
+  results.reserve(4);
+  results.push_back(new_tensor({rows}, ScalarType::Long, device));
+  out.ids = data<int64_t>(results[0]);
+  const auto add = [&](int bit, ScalarType dtype, auto*& pointer) {
+    if (!(outputs & bit)) return;
+    results.push_back(new_tensor({rows}, dtype, device));
+    pointer = data<std::remove_reference_t<decltype(*pointer)>>(results.back());
+    if (bit == kStatusBit) status = results.back();
+    if (bit == kNKeptBit) n_kept = results.back();
+  };
+  add(kStatusBit, ScalarType::Byte, out.status);
+  add(kLogpBit, ScalarType::Float, out.logp);
+  add(kLogpFullBit, ScalarType::Float, out.logp_full);
+  add(kLogpRawBit, ScalarType::Float, out.logp_raw);
+  add(kEntropyBit, ScalarType::Float, out.entropy);
+  add(kVarentropyBit, ScalarType::Float, out.varentropy);
+  add(kMarginBit, ScalarType::Float, out.margin);
+  add(kNKeptBit, ScalarType::Long, out.n_kept);
+  add(kKeptMassBit, ScalarType::Float, out.kept_mass);
+  add(kRankBit, ScalarType::Long, out.rank);
+  add(kExploredBit, ScalarType::Bool, out.explored);
+}
+
+// The rows of every member: one shape, dtype and device.
+std::vector<Tensor> checked_members(const char* op, const std::vector<Tensor>& members) {
+  FUSEDRAW_CHECK(!members.empty() && members.size() <= size_t(kMaxMembers), op,
+                 ": members must be 1 to ", kMaxMembers, " tensors, got ", members.size());
+  std::vector<Tensor> rows;
+  for (const Tensor& member : members) {
+    rows.push_back(checked_rows(op, "each member", member));
+    check_device(op, "members", member, members[0].device());
+    FUSEDRAW_CHECK(member.scalar_type() == members[0].scalar_type() &&
+                       member.size(0) == members[0].size(0) && member.size(1) == members[0].size(1),
+                   op, ": members must have one shape and dtype, got ", shape_text(members[0]),
+                   " and ", shape_text(member));
+  }
+  return rows;
+}
+
+}  // namespace
+
+MixtureTensors::MixtureTensors(const std::vector<Tensor>& rows, const Tensor& weights,
+                               const Tensor& params, const Tensor& keys, const OptionalTensor& mask,
+                               int64_t how, int64_t mode_bits, int64_t outputs)
+    : mode(parse_mode(mode_bits)),
+      members(checked_members(op, rows)),
+      device(members[0].device()),
+      wants_kept(outputs & kKeptBit),
+      mask_(members[0]),
+      weights_(members[0]),
+      params_(members[0]),
+      keys_(members[0]) {
+  FUSEDRAW_CHECK(how >= 0 && how <= int64_t(Combination::kContrastive), op,
+                 ": how must be 0 to 4, got ", how);
+  call.how = Combination(how);
+  call.members = int(members.size());
+  FUSEDRAW_CHECK(is_mean(call.how) || call.members == 2, op,
+                 ": this combination takes two members, got ", call.members);
+  for (int m = 0; m < call.members; ++m) call.member[m] = rows_view(members[size_t(m)]);
+  call.x = call.member[0];
+  const int64_t n = call.x.rows;
+  FUSEDRAW_CHECK(!mode.options.probs && !mode.options.keep_zero, op,
+                 ": mode bits out of range: ", mode_bits);
+  call.options = mode.options;
+  call.options.probs = call.how == Combination::kArithmetic;
+  call.mask = checked_mask(op, mask, call.x, device, mask_);
+  call.params = checked_params(op, params, n, device, params_);
+  call.weights = checked_member_weights(op, weights, n, weight_columns(call.how, call.members),
+                                        device, weights_);
+  call.keys = checked_keys(op, keys, n, device, keys_);
+  FUSEDRAW_CHECK(outputs >= 0 && (outputs & ~int64_t(kMixtureBits)) == 0, op,
+                 ": outputs out of range: ", outputs);
+  FUSEDRAW_CHECK(is_mean(call.how) || !(outputs & kMeanEntropyBit), op,
+                 ": mean_entropy needs a mean");
+  FUSEDRAW_CHECK(call.how == Combination::kArithmetic || !(outputs & kMutualInformationBit), op,
+                 ": mutual_information needs the arithmetic mean");
+  FUSEDRAW_CHECK(!wants_kept || call.x.cols <= INT32_MAX, op,
+                 ": kept ids are int32, V must be below 2^31, got ", call.x.cols);
+  add_outputs(call.out, n, device, outputs, results, status, n_kept);
+  const auto add = [&](int bit, std::initializer_list<int64_t> shape, float*& pointer) {
+    if (!(outputs & bit)) return;
+    more.push_back(new_tensor(shape, ScalarType::Float, device));
+    pointer = data<float>(more.back());
+  };
+  add(kMemberLogpBit, {call.members, n}, call.member_logp);
+  add(kMemberEntropyBit, {call.members, n}, call.member_entropy);
+  add(kMeanEntropyBit, {n}, call.mean_entropy);
+  add(kMutualInformationBit, {n}, call.mutual_information);
+}
+
 SampleTensors::SampleTensors(const Tensor& logits, const Tensor& params, const Tensor& keys,
                              const OptionalTensor& mask, int64_t mode_bits, int64_t outputs,
                              int64_t top_n)
@@ -37,27 +132,7 @@ SampleTensors::SampleTensors(const Tensor& logits, const Tensor& params, const T
   FUSEDRAW_CHECK(!wants_kept || call.x.cols <= INT32_MAX, op,
                  ": kept ids are int32, V must be below 2^31, got ", call.x.cols);
 
-  results.reserve(4);
-  results.push_back(new_tensor({rows}, ScalarType::Long, device));
-  call.out.ids = data<int64_t>(results[0]);
-  const auto add = [&](int bit, ScalarType dtype, auto*& pointer) {
-    if (!(outputs & bit)) return;
-    results.push_back(new_tensor({rows}, dtype, device));
-    pointer = data<std::remove_reference_t<decltype(*pointer)>>(results.back());
-    if (bit == kStatusBit) status = results.back();
-    if (bit == kNKeptBit) n_kept = results.back();
-  };
-  add(kStatusBit, ScalarType::Byte, call.out.status);
-  add(kLogpBit, ScalarType::Float, call.out.logp);
-  add(kLogpFullBit, ScalarType::Float, call.out.logp_full);
-  add(kLogpRawBit, ScalarType::Float, call.out.logp_raw);
-  add(kEntropyBit, ScalarType::Float, call.out.entropy);
-  add(kVarentropyBit, ScalarType::Float, call.out.varentropy);
-  add(kMarginBit, ScalarType::Float, call.out.margin);
-  add(kNKeptBit, ScalarType::Long, call.out.n_kept);
-  add(kKeptMassBit, ScalarType::Float, call.out.kept_mass);
-  add(kRankBit, ScalarType::Long, call.out.rank);
-  add(kExploredBit, ScalarType::Bool, call.out.explored);
+  add_outputs(call.out, rows, device, outputs, results, status, n_kept);
   if (top_n > 0) {
     top = {new_tensor({rows, top_n}, ScalarType::Long, device),
            new_tensor({rows, top_n}, ScalarType::Float, device)};

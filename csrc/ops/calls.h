@@ -14,7 +14,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../core/call.h"
+#include "../core/mixture.h"
 #include "checks.h"
 
 namespace fusedraw {
@@ -38,6 +38,14 @@ enum OutputBit {
   kKeptBit = 1 << 11,
   kLogitsOnlyBits = kLogpFullBit | kLogpRawBit | kEntropyBit | kVarentropyBit,
   kAllBits = (1 << 12) - 1,
+  // Of mixture alone.
+  kMemberLogpBit = 1 << 12,
+  kMemberEntropyBit = 1 << 13,
+  kMeanEntropyBit = 1 << 14,
+  kMutualInformationBit = 1 << 15,
+  kMixtureBits = kStatusBit | kLogpBit | kEntropyBit | kNKeptBit | kKeptMassBit | kRankBit |
+      kExploredBit | kKeptBit | kMemberLogpBit | kMemberEntropyBit | kMeanEntropyBit |
+      kMutualInformationBit,
 };
 
 Tensor new_tensor(std::initializer_list<int64_t> shape, ScalarType dtype, const Device& device);
@@ -63,6 +71,25 @@ struct SampleTensors {
 
  private:
   Tensor mask_, params_, keys_;
+};
+
+struct MixtureTensors {
+  MixtureTensors(const std::vector<Tensor>& members, const Tensor& weights, const Tensor& params,
+                 const Tensor& keys, const OptionalTensor& mask, int64_t how, int64_t mode_bits,
+                 int64_t outputs);
+
+  Mode mode;
+  const char* op = "mixture";
+  std::vector<Tensor> members;
+  Device device;
+  bool wants_kept;
+  MixtureCall call;               // without `kept`
+  std::vector<Tensor> results;    // up to `kept`
+  std::vector<Tensor> more;       // after it
+  OptionalTensor status, n_kept;  // of `results`
+
+ private:
+  Tensor mask_, weights_, params_, keys_;
 };
 
 struct SoftmaxTensors {

@@ -135,6 +135,25 @@ ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, co
   return v;
 }
 
+MemberWeightsView checked_member_weights(const char* op, const Tensor& weights, int64_t rows,
+                                         int columns, const Device& device, Tensor& hold) {
+  FUSEDRAW_CHECK(
+      weights.scalar_type() == ScalarType::Double && weights.dim() == 2 &&
+          (weights.size(0) == 1 || weights.size(0) == rows) && weights.size(1) == columns,
+      op, ": weights must be float64 [1 or ", rows, ", ", columns, "], got ", shape_text(weights));
+  hold = weights.is_contiguous() ? weights : torch::stable::contiguous(weights);
+  const double* data = static_cast<const double*>(hold.const_data_ptr());
+  MemberWeightsView v;
+  v.row_stride = weights.size(0) == 1 ? 0 : columns;
+  if (v.row_stride == 0 && weights.is_cpu()) {
+    std::copy_n(data, columns, v.row);
+    if (device != weights.device()) return v;
+  }
+  check_device(op, "weights", weights, device);
+  v.data = data;
+  return v;
+}
+
 KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,
                       Tensor& hold) {
   check_device(op, "keys", keys, device);

@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "../core/call.h"
+#include "../core/mixture.h"
 
 namespace fusedraw {
 
@@ -48,6 +48,9 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
 // One row may come from the CPU to any device: its values are then in the view, and no data.
 ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
                           Tensor& hold);
+// The same for the weights of mixture.
+MemberWeightsView checked_member_weights(const char* op, const Tensor& weights, int64_t rows,
+                                         int columns, const Device& device, Tensor& hold);
 KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,
                       Tensor& hold);
 // A float64 or int64 vector of length 1 or `rows`; returns the stride to walk it with.

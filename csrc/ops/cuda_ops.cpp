@@ -38,6 +38,9 @@ constexpr const char *kDeviceName = "cpu", *kArchs = "the executor";
 void by_value(ParamsView& p) {
   if (p.row_stride == 0) p.data = nullptr;
 }
+void by_value(MemberWeightsView& w) {
+  if (w.row_stride == 0) w.data = nullptr;
+}
 void by_value(SoftmaxCall& call) {
   if (call.temperature_stride == 0) call.temperature = nullptr;
 }
@@ -58,6 +61,7 @@ constexpr DeviceType kDeviceType = DeviceType::CUDA;
 constexpr const char *kDeviceName = "cuda", *kArchs = FUSEDRAW_CUDA_ARCHS;
 
 void by_value(const ParamsView&) {}
+void by_value(const MemberWeightsView&) {}
 void by_value(const SoftmaxCall&) {}
 template <typename Call>
 void use_forced_noise(const Call&) {}
@@ -110,30 +114,28 @@ void raise_bad_device_rows(const char* op, const Tensor& status) {
 }
 
 // ids and offsets of the kept sets. Waits for the device to know how many there are.
-void store_kept(const SampleTensors& t, const Launch& launch, const void* workspace,
-                std::vector<Tensor>& results) {
-  const int64_t rows = t.call.x.rows;
-  Tensor offsets = new_tensor({rows + 1}, ScalarType::Long, t.device);
+void store_kept(const SampleCall& call, const Device& device, const Launch& launch,
+                const void* workspace, std::vector<Tensor>& results) {
+  const int64_t rows = call.x.rows;
+  Tensor offsets = new_tensor({rows + 1}, ScalarType::Long, device);
   if (rows == 0)
     torch::stable::zero_(offsets);
   else
-    launch.check(cuda::launch_kept_offsets(t.call.out.n_kept, rows, data<int64_t>(offsets),
-                                           launch.stream()));
+    launch.check(
+        cuda::launch_kept_offsets(call.out.n_kept, rows, data<int64_t>(offsets), launch.stream()));
   const Tensor last = to_host(torch::stable::narrow(offsets, 0, rows, 1));
   const int64_t n = *static_cast<const int64_t*>(last.const_data_ptr());
-  Tensor ids = new_tensor({n}, ScalarType::Int, t.device);
+  Tensor ids = new_tensor({n}, ScalarType::Int, device);
   if (n > 0)
-    launch.check(cuda::launch_kept_ids(t.call, workspace, data<int64_t>(offsets),
-                                       data<int32_t>(ids), launch.stream()));
+    launch.check(cuda::launch_kept_ids(call, workspace, data<int64_t>(offsets), data<int32_t>(ids),
+                                       launch.stream()));
   results.push_back(ids);
   results.push_back(offsets);
 }
 
-std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, const Tensor& keys,
-                                OptionalTensor mask, int64_t mode_bits, int64_t outputs,
-                                int64_t top_n) {
-  SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n);
-  Launch launch(t.op, t.device);
+// What a draw needs beyond what was asked for: statuses to be raised, sizes of kept sets.
+template <typename Tensors>
+void add_own_outputs(Tensors& t) {
   const int64_t rows = t.call.x.rows;
   if (t.mode.raise && !t.status) {
     t.status = new_tensor({rows}, ScalarType::Byte, t.device);
@@ -143,6 +145,15 @@ std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, cons
     t.n_kept = new_tensor({rows}, ScalarType::Long, t.device);
     t.call.out.n_kept = data<int64_t>(*t.n_kept);
   }
+}
+
+std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, const Tensor& keys,
+                                OptionalTensor mask, int64_t mode_bits, int64_t outputs,
+                                int64_t top_n) {
+  SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n);
+  Launch launch(t.op, t.device);
+  const int64_t rows = t.call.x.rows;
+  add_own_outputs(t);
   by_value(t.call.params);
   use_forced_noise(t.call);
   void* workspace = nullptr;
@@ -151,8 +162,31 @@ std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, cons
     launch.check(cuda::launch_sample(t.call, workspace, launch.stream()));
   }
   if (t.mode.raise) raise_bad_device_rows(t.op, *t.status);
-  if (t.wants_kept) store_kept(t, launch, workspace, t.results);
+  if (t.wants_kept) store_kept(t.call, t.device, launch, workspace, t.results);
   for (Tensor& tensor : t.top) t.results.push_back(tensor);
+  return std::move(t.results);
+}
+
+std::vector<Tensor> mixture_cuda(std::vector<Tensor> members, const Tensor& weights,
+                                 const Tensor& params, const Tensor& keys, OptionalTensor mask,
+                                 int64_t how, int64_t mode_bits, int64_t outputs) {
+  MixtureTensors t(members, weights, params, keys, mask, how, mode_bits, outputs);
+  Launch launch(t.op, t.device);
+  add_own_outputs(t);
+  by_value(t.call.params);
+  by_value(t.call.weights);
+  use_forced_noise(t.call);
+  void* workspace = nullptr;
+  if (t.call.x.rows > 0) {
+    workspace = launch.workspace(cuda::mixture_workspace(t.call));
+    launch.check(cuda::launch_mixture(t.call, workspace, launch.stream()));
+  }
+  if (t.mode.raise) raise_bad_device_rows(t.op, *t.status);
+  if (t.wants_kept) {
+    const cuda::MixtureDraw draw = cuda::mixture_draw(t.call, workspace);
+    store_kept(draw.call, t.device, launch, draw.workspace, t.results);
+  }
+  for (Tensor& tensor : t.more) t.results.push_back(tensor);
   return std::move(t.results);
 }
 
@@ -301,6 +335,7 @@ void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("multinomial", TORCH_BOX(&multinomial_cuda));
   m.impl("token_logprob", TORCH_BOX(&token_logprob_cuda));
   m.impl("token_logprob_backward", TORCH_BOX(&token_logprob_backward_cuda));
+  m.impl("mixture", TORCH_BOX(&mixture_cuda));
 }
 
 #ifdef FUSEDRAW_SIMT

@@ -5,6 +5,10 @@
 //          3 mix_support="valid", 4-5 noise domain, 6 rows hold probabilities, 7 raise on a bad
 //          row, 8 keep weightless tokens. softmax: bit 0 log, bit 7 raise.
 // outputs: the bits of calls.h in their order; `kept` gives ids and offsets.
+//          mixture adds 12 member_logp, 13 member_entropy [M, B], 14 mean_entropy, 15
+//          mutual_information, and has no logp_full, logp_raw, varentropy, margin.
+// how:     0 arithmetic, 1 geometric, 2 cfg, 3 context_aware, 4 contrastive; weights: float64
+//          [1 or B, M], or for 2 to 4 [1 or B, 2] strength and plausibility; placed like params.
 // kind:    0 masked logits, 1 renormalised probabilities.
 // token_logprob: logp, entropy ([0] where not asked for), status and `saved`, what its backward
 //          needs of a row (core/token_logprob.h).
@@ -33,6 +37,10 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
   m.def(
       "token_logprob_backward(Tensor grad_logp, Tensor? grad_entropy, Tensor logits, Tensor ids, "
       "Tensor? mask, Tensor? kept_ids, Tensor? kept_offsets, Tensor saved) -> Tensor");
+  m.def(
+      "mixture(Tensor[] members, Tensor weights, Tensor params, Tensor keys, Tensor? mask, int "
+      "how, "
+      "int mode, int outputs) -> Tensor[]");
 }
 
 }  // namespace fusedraw

@@ -31,18 +31,6 @@ int64_t race(const Noise& noise, const std::vector<Token>& tokens) {
   return winner;
 }
 
-Sums entropy_sums(const SortedRow& row, bool greedy) {
-  Sums a;
-  for (const Token& k : row.tokens) {
-    a.s += k.w;
-    if (greedy || k.w == 0) continue;
-    const float t = scaled_gap(row.rule, k.x), e = exp2p(t), y = -t * e;
-    a.g += fixed43(y);
-    a.h += fixed43(y * -t);
-  }
-  return a;
-}
-
 void top_logps(const SampleOutputs& out, int64_t row, const SortedRow& at_one, double ls) {
   for (int64_t j = 0; j < out.top_n; ++j) {
     const bool have = size_t(j) < at_one.tokens.size();
@@ -53,7 +41,7 @@ void top_logps(const SampleOutputs& out, int64_t row, const SortedRow& at_one, d
   }
 }
 
-void sample_row(const SampleCall& call, int64_t row, const Pool&) {
+RowResult draw_row(const SampleCall& call, int64_t row) {
   RowResult r;
   RowParams params;
   SortedRow sorted;
@@ -63,10 +51,7 @@ void sample_row(const SampleCall& call, int64_t row, const Pool&) {
     sorted = read_row(call.x, call.mask, row, params.temperature, call.options.probs);
     r.status = sorted.status;
   }
-  if (r.status != kOk) {
-    store_row(call.out, row, r);
-    return;
-  }
+  if (r.status != kOk) return r;
   const Plan plan = make_plan(params, call.options);
   const std::vector<Token> kept = kept_set(sorted, plan);
   const Noise noise = row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
@@ -109,7 +94,11 @@ void sample_row(const SampleCall& call, int64_t row, const Pool&) {
     for (size_t i = 0; i < kept.size(); ++i) ids[i] = int32_t(kept[i].id);
     std::sort(ids, ids + r.n_kept);
   }
-  store_row(call.out, row, r);
+  return r;
+}
+
+void sample_row(const SampleCall& call, int64_t row, const Pool&) {
+  store_row(call.out, row, draw_row(call, row));
 }
 
 void softmax_row(const SoftmaxCall& call, int64_t row, const Pool&) {
@@ -232,11 +221,10 @@ bool always() { return true; }
 
 }  // namespace
 
+RowResult reference_draw(const SampleCall& call, int64_t row) { return draw_row(call, row); }
+
 const Engine& reference_engine() {
-  static const Engine engine = {
-      "reference", always,          sample_row,        softmax_row,
-      filter_row,  multinomial_row, token_logprob_row, token_logprob_grad_row,
-      weight_hash};
+  static const Engine engine = {"reference", always, sample_row, softmax_row, filter_row, multinomial_row, token_logprob_row, token_logprob_grad_row, reference_mixture_row, weight_hash};
   return engine;
 }
 

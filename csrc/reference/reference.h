@@ -8,4 +8,8 @@ namespace fusedraw {
 
 const Engine& reference_engine();
 
+// Draws and stores the kept ids, but nothing else.
+RowResult reference_draw(const SampleCall& call, int64_t row);
+void reference_mixture_row(const MixtureCall& call, int64_t row, const Pool& pool);
+
 }  // namespace fusedraw

@@ -67,6 +67,19 @@ inline u128 sum_weights(const std::vector<Token>& t, size_t n) {
   return s;
 }
 
+// S, G and H of the valid tokens.
+inline Sums entropy_sums(const SortedRow& row, bool greedy) {
+  Sums a;
+  for (const Token& k : row.tokens) {
+    a.s += k.w;
+    if (greedy || k.w == 0) continue;
+    const float t = scaled_gap(row.rule, k.x), e = exp2p(t), y = -t * e;
+    a.g += fixed43(y);
+    a.h += fixed43(y * -t);
+  }
+  return a;
+}
+
 // A prefix of n tokens, extended over the ties of its last one.
 inline size_t extend_ties(const std::vector<Token>& t, size_t n, bool ties_all) {
   while (ties_all && n > 0 && n < t.size() && t[n].x == t[n - 1].x) ++n;

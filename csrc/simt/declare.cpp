@@ -2,6 +2,8 @@
 // The extents of everything that a call points to.
 #include "declare.h"
 
+#include <algorithm>
+
 namespace fusedraw::simt {
 
 namespace {
@@ -57,14 +59,9 @@ void declare(Buffers& b, const MaskView& m, int64_t rows, int64_t cols) {
     declare_rows(b, m.data, rows, (cols + 31) / 32 * 4, m.row_stride * 4, kRead, "mask");
 }
 
-void declare(Buffers& b, const SampleCall& c) {
-  const int64_t n = c.x.rows;
-  declare(b, c.x, "x");
-  declare(b, c.mask, n, c.x.cols);
-  declare(b, c.params, n);
-  declare(b, c.keys, n);
-  declare_forced(b, c.forced, c.n_forced);
-  const SampleOutputs& o = c.out;
+namespace {
+
+void declare(Buffers& b, const SampleOutputs& o, int64_t n) {
   declare_output(b, o.ids, n, "ids");
   declare_output(b, o.status, n, "status");
   declare_output(b, o.logp, n, "logp");
@@ -79,6 +76,37 @@ void declare(Buffers& b, const SampleCall& c) {
   declare_output(b, o.explored, n, "explored");
   declare_rows(b, o.top_ids, n, o.top_n * 8, o.top_n * 8, kOutput, "top_ids");
   declare_rows(b, o.top_logps, n, o.top_n * 4, o.top_n * 4, kOutput, "top_logps");
+}
+
+}  // namespace
+
+void declare(Buffers& b, const SampleCall& c) {
+  const int64_t n = c.x.rows;
+  declare(b, c.x, "x");
+  declare(b, c.mask, n, c.x.cols);
+  declare(b, c.params, n);
+  declare(b, c.keys, n);
+  declare_forced(b, c.forced, c.n_forced);
+  declare(b, c.out, n);
+}
+
+void declare(Buffers& b, const MixtureCall& c) {
+  const int64_t n = c.x.rows;
+  for (int m = 0; m < c.members; ++m)  // one tensor may be several members
+    if (std::none_of(c.member, c.member + m,
+                     [&](const RowsView& x) { return x.data == c.member[m].data; }))
+      declare(b, c.member[m], "member");
+  declare(b, c.mask, n, c.x.cols);
+  declare(b, c.params, n);
+  declare_rows(b, c.weights.data, n, weight_columns(c.how, c.members) * 8, c.weights.row_stride * 8,
+               kRead, "weights");
+  declare(b, c.keys, n);
+  declare_forced(b, c.forced, c.n_forced);
+  declare(b, c.out, n);
+  declare_output(b, c.member_logp, c.members * n, "member_logp");
+  declare_output(b, c.member_entropy, c.members * n, "member_entropy");
+  declare_output(b, c.mean_entropy, n, "mean_entropy");
+  declare_output(b, c.mutual_information, n, "mutual_information");
 }
 
 void declare(Buffers& b, const SoftmaxCall& c) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../core/token_logprob.h"
+#include "../core/mixture.h"
 #include "buffers.h"
 
 namespace fusedraw::simt {
@@ -17,5 +18,6 @@ void declare(Buffers& buffers, const FilterCall& call);
 void declare(Buffers& buffers, const MultinomialCall& call);
 void declare(Buffers& buffers, const TokenLogprobCall& call);
 void declare(Buffers& buffers, const TokenLogprobGradCall& call);
+void declare(Buffers& buffers, const MixtureCall& call);
 
 }  // namespace fusedraw::simt

@@ -14,6 +14,7 @@ from ._C import isa, isa_list
 from .filters import top_k_mask, top_k_renorm, top_p_mask, top_p_renorm
 from .info import info
 from .keys import derive_keys
+from .mixture import MixtureOutput, mixture
 from .multinomial import multinomial
 from .sampling import SampleOutput, Sampler, sample, sample_probs
 from .scores import TokenScores, importance_weight, token_logprob
@@ -25,6 +26,7 @@ STREAM_VERSION = 1  # of the draws: a change of any bit is a new one
 
 __all__ = [
     "STREAM_VERSION",
+    "MixtureOutput",
     "SampleOutput",
     "Sampler",
     "Status",
@@ -36,6 +38,7 @@ __all__ = [
     "isa",
     "isa_list",
     "log_softmax",
+    "mixture",
     "multinomial",
     "sample",
     "sample_probs",
@@ -48,7 +51,10 @@ __all__ = [
 ]
 
 # Submodules that need not be paid for at import.
-_LAZY = ("comparing", "controllers", "metrics", "numpy", "reference", "schedules")
+_LAZY = (
+    *("comparing", "controllers", "metrics", "numpy"),
+    *("reference", "reference_mixture", "reference_scores", "schedules"),
+)
 
 
 def __getattr__(name: str):

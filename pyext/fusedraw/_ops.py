@@ -19,6 +19,7 @@ filter = torch.ops.fusedraw.filter.default
 multinomial = torch.ops.fusedraw.multinomial.default
 token_logprob = torch.ops.fusedraw.token_logprob.default
 token_logprob_backward = torch.ops.fusedraw.token_logprob_backward.default
+mixture = torch.ops.fusedraw.mixture.default
 
 # dtypes of the outputs of `sample`, by bit; kept (bit 11) is apart: its length is data.
 _OUTPUT_DTYPES = (
@@ -30,6 +31,8 @@ _OUTPUT_DTYPES = (
     torch.bool,  # explored
 )
 _KEPT_BIT = 11
+# More outputs of `mixture`: two for each member and row, two for each row.
+_BY_MEMBER_BITS, _BY_ROW_BITS = (12, 13), (14, 15)
 _RENORM = 1  # kind of `filter`
 _LOG = 1  # mode bit of `softmax`
 _SAVED_COLUMNS = 9  # of `token_logprob`, core/token_logprob.h
@@ -41,16 +44,23 @@ def _fake_sample(logits, params, keys, mask, mode, outputs, top_n):
     _check_devices("sample", logits, keys, mask)
     _check_by_value("sample", logits, params)
     rows = logits.shape[0]
-    out = [logits.new_empty((rows,), dtype=torch.int64)]
-    for bit, dtype in enumerate(_OUTPUT_DTYPES):
-        if outputs >> bit & 1:
-            out.append(logits.new_empty((rows,), dtype=dtype))
-    if outputs >> _KEPT_BIT & 1:
-        out.append(logits.new_empty((get_ctx().new_dynamic_size(),), dtype=torch.int32))
-        out.append(logits.new_empty((rows + 1,), dtype=torch.int64))
+    out = _fake_draw(logits, outputs)
     if top_n > 0:
         out.append(logits.new_empty((rows, top_n), dtype=torch.int64))
         out.append(logits.new_empty((rows, top_n), dtype=torch.float32))
+    return out
+
+
+@register_fake("fusedraw::mixture")
+def _fake_mixture(members, weights, params, keys, mask, how, mode, outputs):
+    first = members[0]
+    _check_devices("mixture", *members, keys, mask)
+    _check_by_value("mixture", first, params)
+    _check_by_value("mixture", first, weights)
+    rows = first.shape[0]
+    out = _fake_draw(first, outputs)
+    for bits, shape in ((_BY_MEMBER_BITS, (len(members), rows)), (_BY_ROW_BITS, (rows,))):
+        out += [first.new_empty(shape, dtype=torch.float32) for bit in bits if outputs >> bit & 1]
     return out
 
 
@@ -112,6 +122,19 @@ def _fake_token_logprob_backward(grad_logp, grad_entropy, logits, ids, mask, kep
     others = (grad_entropy, logits, ids, mask, kept_ids, kept_offsets, saved)
     _check_devices("token_logprob_backward", grad_logp, *others)
     return logits.new_empty(logits.shape)
+
+
+def _fake_draw(x, outputs):
+    """Ids, and what of each row the bits of `sample` name."""
+    rows = x.shape[0]
+    out = [x.new_empty((rows,), dtype=torch.int64)]
+    for bit, dtype in enumerate(_OUTPUT_DTYPES):
+        if outputs >> bit & 1:
+            out.append(x.new_empty((rows,), dtype=dtype))
+    if outputs >> _KEPT_BIT & 1:
+        out.append(x.new_empty((get_ctx().new_dynamic_size(),), dtype=torch.int32))
+        out.append(x.new_empty((rows + 1,), dtype=torch.int64))
+    return out
 
 
 def _check_devices(op, first, *others):
@@ -203,5 +226,5 @@ register_autograd("fusedraw::token_logprob_backward", _no_second_derivative)
 # a node on their float outputs that warns on backward. Kept alive here: the registration ends with the
 # object.
 _autograd = Library("fusedraw", "IMPL", "Autograd")
-for _name in ("sample", "derive_keys", "row_keys", "filter", "multinomial"):
+for _name in ("sample", "derive_keys", "row_keys", "filter", "multinomial", "mixture"):
     _autograd.impl(_name, fallthrough_kernel)

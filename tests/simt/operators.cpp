@@ -66,6 +66,10 @@ const char* launch_token_logprob_grad(const TokenLogprobGradCall& call, void* st
   simt::declare(new_scope(), call);
   return cuda::launch_token_logprob_grad(call, stream);
 }
+const char* launch_mixture(const MixtureCall& call, void* workspace, void* stream) {
+  declare_call(call, workspace, mixture_workspace(call));
+  return cuda::launch_mixture(call, workspace, stream);
+}
 const char* launch_row_keys(int64_t rows, int64_t seed, int64_t step, uint64_t* keys,
                             void* stream) {
   new_scope().declare(keys, size_t(rows) * 16, kOutput, "keys");
@@ -94,6 +98,7 @@ const char* launch_derive_keys(const KeyParts& parts, int64_t rows, uint64_t* ke
 #define launch_multinomial declared::launch_multinomial
 #define launch_token_logprob declared::launch_token_logprob
 #define launch_token_logprob_grad declared::launch_token_logprob_grad
+#define launch_mixture declared::launch_mixture
 #define launch_row_keys declared::launch_row_keys
 #define launch_derive_keys declared::launch_derive_keys
 #include "../../csrc/ops/cuda_ops.cpp"  // NOLINT(bugprone-suspicious-include)

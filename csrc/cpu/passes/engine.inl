@@ -16,6 +16,7 @@
 #include "multinomial.inl"
 #include "token_logprob.inl"
 #include "token_logprob_grad.inl"
+#include "mixture.inl"
 
 namespace fusedraw {
 namespace {

@@ -275,6 +275,26 @@ void add_stats(const Lanes& lanes, const float* x, FixedSum& sum, FixedSum& sum_
   sum_h = h;
 }
 
+// log2p of normal values; anything finite of others.
+Group log2_of(const Group& y) {
+  Group z, k;
+  V::split_log(y.a, z.a, k.a);
+  V::split_log(y.b, z.b, k.b);
+  V::split_log(y.c, z.c, k.c);
+  V::split_log(y.d, z.d, k.d);
+  const Group s = map(z, [](V::F v) { return V::sub(v, V::set(1.0f)); });
+  Group q = map(s, [](V::F v) { return V::fma(V::set(kLog2Poly[0]), v, V::set(kLog2Poly[1])); });
+  q = fma(q, s, V::set(kLog2Poly[2]));
+  q = fma(q, s, V::set(kLog2Poly[3]));
+  q = fma(q, s, V::set(kLog2Poly[4]));
+  q = fma(q, s, V::set(kLog2Poly[5]));
+  q = fma(q, s, V::set(kLog2Poly[6]));
+  q = fma(q, s, V::set(kLog2Poly[7]));
+  q = fma(q, s, V::set(kLog2Poly[8]));
+  return {V::fma(s.a, q.a, k.a), V::fma(s.b, q.b, k.b), V::fma(s.c, q.c, k.c),
+          V::fma(s.d, q.d, k.d)};
+}
+
 // Sum of the weights of 256 values, excluded ones being padding. `e_max` >= every e in the block.
 uint64_t block_sum(const WeightRule& rule, const float* x, float e_max) {
   if (e_max <= kNoWeight) return 0;

@@ -127,10 +127,11 @@ void bind(Row& r) {
 }
 
 template <typename T>
-void open_typed(Row& r, const T* data, Scratch& scratch) {
+void open_typed(Row& r, const T* data, Scratch& scratch, int place, int places) {
   r.data = data;
   if (const int64_t rest = r.cols % kBlock; rest != 0) {
-    T* tail = scratch.array<T>(Scratch::kTail, kBlock);
+    void* room = scratch.array<float>(Scratch::kTail, size_t(kBlock * places)) + kBlock * place;
+    T* tail = static_cast<T*>(room);
     memcpy(tail, data + r.cols - rest, size_t(rest) * sizeof(T));
     for (int64_t i = rest; i < kBlock; ++i) {
       tail[i] = T{};
@@ -169,8 +170,10 @@ const uint32_t* pack_mask(const MaskView& m, int64_t row, int64_t cols, Scratch&
   return out;
 }
 
+// Of several rows that are open together, in whatever types, each has a place for its last block;
+// all share the room for block maxima.
 Row open_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs, Scratch& scratch,
-             bool groups = true) {
+             bool groups = true, int place = 0, int places = 1) {
   Row r;
   r.cols = v.cols;
   r.blocks = (v.cols + kBlock - 1) / kBlock;
@@ -184,13 +187,13 @@ Row open_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs, S
   const int64_t offset = row * v.row_stride;
   switch (v.dtype) {
     case DType::kBFloat16:
-      open_typed(r, static_cast<const BFloat16*>(v.data) + offset, scratch);
+      open_typed(r, static_cast<const BFloat16*>(v.data) + offset, scratch, place, places);
       break;
     case DType::kFloat16:
-      open_typed(r, static_cast<const Float16*>(v.data) + offset, scratch);
+      open_typed(r, static_cast<const Float16*>(v.data) + offset, scratch, place, places);
       break;
     default:
-      open_typed(r, static_cast<const float*>(v.data) + offset, scratch);
+      open_typed(r, static_cast<const float*>(v.data) + offset, scratch, place, places);
   }
   return r;
 }

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of several models for the tests of `mixture`, and the operator and R1 on them, results by name."""
+
+import torch
+from fusedraw import reference_mixture as rm
+from strategies import (
+    DTYPES,
+    F32,
+    _mode_arguments,
+    _row_arguments,
+    make_keys,
+    make_params,
+    op,
+    row_mask,
+)
+
+HOW = rm.COMBINATIONS
+# By bit of the operator's outputs, in the order in which it returns them; kept comes as two tensors.
+OUTPUTS = {
+    **{"status": 0, "logp": 1, "entropy": 4, "n_kept": 7, "kept_mass": 8, "rank": 9, "explored": 10},
+    **{"kept": 11, "member_logp": 12, "member_entropy": 13, "mean_entropy": 14, "mutual_information": 15},
+}
+
+
+def offered(how):
+    """Names of the outputs that a combination has."""
+    names = list(OUTPUTS)
+    if how != rm.ARITHMETIC:
+        names.remove("mutual_information")
+    if how not in rm.MEANS:
+        names.remove("mean_entropy")
+    return names
+
+
+def make_weights(*rows):
+    """float64 [1 or B, columns]."""
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def mixture(members, weights, how, params=None, keys=None, mask=None, mode=0, names=None):
+    """The operator on the engine in use."""
+    names = offered(how) if names is None else names
+    bits = sum(1 << OUTPUTS[name] for name in names)
+    params = make_params() if params is None else params
+    keys = make_keys(members[0].shape[0]) if keys is None else keys
+    results = iter(op.mixture(list(members), weights, params, keys, mask, HOW.index(how), mode, bits))
+    named = {"ids": next(results)}
+    for name in OUTPUTS:
+        if name in names:
+            for part in ("kept_ids", "kept_offsets") if name == "kept" else (name,):
+                named[part] = next(results)
+    assert not list(results)
+    return named
+
+
+def mixture_r1(members, weights, how, params=None, keys=None, mask=None, mode=0, names=None):
+    """The same in plain Python."""
+    names = offered(how) if names is None else names
+    params = make_params() if params is None else params
+    keys = make_keys(members[0].shape[0]) if keys is None else keys
+    rows = range(members[0].shape[0])
+    results = [
+        rm.mixture_row(
+            [x[row].float().tolist() for x in members],
+            weights[row % weights.shape[0]].tolist(),
+            how,
+            mask=row_mask(mask, row, members[0].shape[1]),
+            key=tuple(keys[row].tolist()),
+            domain=mode >> 4 & 3,
+            **_row_arguments(params, row),
+            **_mode_arguments(mode),
+        )
+        for row in rows
+    ]
+    named = {"ids": torch.tensor([r.draw.id for r in results])}
+    for name in OUTPUTS:
+        if name not in names:
+            continue
+        if name == "kept":
+            named["kept_ids"] = torch.tensor([i for r in results for i in r.draw.kept], dtype=torch.int32)
+            named["kept_offsets"] = torch.tensor([0, *(len(r.draw.kept) for r in results)]).cumsum(0)
+        elif name in ("member_logp", "member_entropy"):
+            named[name] = torch.tensor([getattr(r, name) for r in results], dtype=F32).T.contiguous()
+        elif name in ("entropy", "mean_entropy", "mutual_information"):
+            named[name] = torch.tensor([getattr(r, name) for r in results], dtype=F32)
+        else:
+            values = [getattr(r.draw, name) for r in results]
+            named[name] = torch.tensor(values, dtype=DTYPES.get(name, F32))
+    return named
