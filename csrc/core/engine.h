@@ -2,7 +2,7 @@
 // An engine: one implementation of the law for one instruction set, as a table of row functions.
 #pragma once
 
-#include "call.h"
+#include "route.h"
 
 namespace fusedraw {
 
@@ -21,6 +21,7 @@ struct Engine {
   void (*softmax_row)(const SoftmaxCall&, int64_t row, const Pool&);
   void (*filter_row)(const FilterCall&, int64_t row, const Pool&);
   void (*multinomial_row)(const MultinomialCall&, int64_t row, const Pool&);
+  void (*route_row)(const RouteCall&, int64_t row, const Pool&);
   // Hash of the weights of all floats whose bits lie in [begin, end); see docs/law.md.
   uint64_t (*weight_hash)(uint32_t begin, uint32_t end);
 };

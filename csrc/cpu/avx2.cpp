@@ -39,6 +39,7 @@ const Engine& avx2_engine() {
                                 softmax_row,
                                 filter_row,
                                 multinomial_row,
+                                route_row,
                                 weight_hash};
   return engine;
 }

@@ -41,6 +41,7 @@ const Engine& avx512_engine() {
       softmax_row,
       filter_row,
       multinomial_row,
+      route_row,
       weight_hash};
   return engine;
 }

@@ -16,7 +16,7 @@ const Engine& neon_engine() {
   static const Engine engine = {"neon",     []() -> bool { return true; },
                                 sample_row, softmax_row,
                                 filter_row, multinomial_row,
-                                weight_hash};
+                                route_row,  weight_hash};
   return engine;
 }
 

@@ -13,7 +13,7 @@ const Engine& scalar_engine() {
   static const Engine engine = {"scalar",   []() -> bool { return true; },
                                 sample_row, softmax_row,
                                 filter_row, multinomial_row,
-                                weight_hash};
+                                route_row,  weight_hash};
   return engine;
 }
 

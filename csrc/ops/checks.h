@@ -47,7 +47,7 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
                       const Device& device, Tensor& hold);
 // One row may come from the CPU to any device: its values are then in the view, and no data.
 ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
-                          Tensor& hold);
+                          Tensor& hold, int columns = kParamColumns);
 KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,
                       Tensor& hold);
 // A float64 or int64 vector of length 1 or `rows`; returns the stride to walk it with.

@@ -10,6 +10,7 @@
 #include "forced.h"
 #include "parallel.h"
 #include "registry.h"
+#include "route_call.h"
 
 namespace fusedraw {
 namespace {
@@ -116,6 +117,19 @@ std::tuple<Tensor, Tensor> multinomial_cpu(const Tensor& probs, const Tensor& ke
   return {t.ids, t.status};
 }
 
+RouteResults route_cpu(const Tensor& logits, const Tensor& params, OptionalTensor keys,
+                       OptionalTensor bias, OptionalTensor replay_ids, int64_t k, int64_t mode) {
+  RouteTensors t(logits, params, keys, bias, replay_ids, k, mode);
+  use_forced_noise(t.call);
+  for_rows(t.call, current_engine().route_row);
+  if (t.raise) raise_bad_rows(t.op, t.call.status, t.call.x.rows);
+  int64_t* counts = data<int64_t>(t.counts);
+  std::fill_n(counts, t.call.x.cols, 0);
+  for (int64_t i = 0; i < t.call.x.rows * k; ++i)
+    if (t.call.ids[i] >= 0) ++counts[t.call.ids[i]];
+  return t.results();
+}
+
 }  // namespace
 }  // namespace fusedraw
 
@@ -126,4 +140,5 @@ STABLE_TORCH_LIBRARY_IMPL(fusedraw, CPU, m) {
   m.impl("softmax", TORCH_BOX(&fusedraw::softmax_cpu));
   m.impl("filter", TORCH_BOX(&fusedraw::filter_cpu));
   m.impl("multinomial", TORCH_BOX(&fusedraw::multinomial_cpu));
+  m.impl("route", TORCH_BOX(&fusedraw::route_cpu));
 }

@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "route.h"
 #include "sorted_row.h"
 
 namespace fusedraw {
@@ -232,8 +233,8 @@ bool always() { return true; }
 }  // namespace
 
 const Engine& reference_engine() {
-  static const Engine engine = {"reference", always,          sample_row, softmax_row,
-                                filter_row,  multinomial_row, weight_hash};
+  static const Engine engine = {"reference", always,          sample_row,           softmax_row,
+                                filter_row,  multinomial_row, reference::route_row, weight_hash};
   return engine;
 }
 

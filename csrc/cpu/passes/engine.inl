@@ -14,6 +14,7 @@
 #include "sample.inl"
 #include "softmax.inl"
 #include "multinomial.inl"
+#include "route.inl"
 
 namespace fusedraw {
 namespace {
