@@ -7,7 +7,7 @@
 
 namespace fusedraw {
 
-// ids, weights, counts, status, explored.
+// weights, ids, counts, status, explored.
 using RouteResults = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 struct RouteTensors {
@@ -22,7 +22,7 @@ struct RouteTensors {
   RouteCall call;
   Tensor ids, weights, counts, status, explored;  // counts: for the device to fill
 
-  RouteResults results() const { return {ids, weights, counts, status, explored}; }
+  RouteResults results() const { return {weights, ids, counts, status, explored}; }
 
  private:
   Tensor params_, keys_, bias_, replay_;

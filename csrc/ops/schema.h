@@ -26,7 +26,7 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
   m.def(
       "multinomial(Tensor probs, Tensor keys, int num_samples, bool replacement, int mode) -> "
       "(Tensor, Tensor)");
-  // ids, weights, counts, status, explored. params: temperature, jitter, mix_eps. Without keys
+  // weights, ids, counts, status, explored. params: temperature, jitter, mix_eps. Without keys
   // nothing is drawn, whatever mix_eps is.
   m.def(
       "route(Tensor logits, Tensor params, Tensor? keys, Tensor? bias, Tensor? replay_ids, int k, "

@@ -15,6 +15,7 @@ from .filters import top_k_mask, top_k_renorm, top_p_mask, top_p_renorm
 from .info import info
 from .keys import derive_keys
 from .multinomial import multinomial
+from .routing import RouteOutput, route
 from .sampling import SampleOutput, Sampler, sample, sample_probs
 from .softmax import log_softmax, softmax
 from .status import Status
@@ -24,6 +25,7 @@ STREAM_VERSION = 1  # of the draws: a change of any bit is a new one
 
 __all__ = [
     "STREAM_VERSION",
+    "RouteOutput",
     "SampleOutput",
     "Sampler",
     "Status",
@@ -34,6 +36,7 @@ __all__ = [
     "isa_list",
     "log_softmax",
     "multinomial",
+    "route",
     "sample",
     "sample_probs",
     "softmax",
@@ -43,7 +46,7 @@ __all__ = [
     "top_p_renorm",
 ]
 
-_LAZY = ("numpy", "reference")  # submodules that need not be paid for at import
+_LAZY = ("numpy", "reference", "reference_routing")  # submodules that need not be paid for at import
 
 
 def __getattr__(name: str):

@@ -35,19 +35,23 @@ struct Experts {
 template <typename T>
 uint8_t read_experts(const T* p, int64_t least, Experts& r) {
   const int64_t whole = r.n / V::kLanes, padded = (r.n + kBlock - 1) / kBlock * kBlock;
-  for (int64_t i = 0; i < whole; ++i) V::store(r.x + i * V::kLanes, V::load(p + i * V::kLanes));
-  for (int64_t i = whole * V::kLanes; i < r.n; ++i) r.x[i] = widen(p[i]);
-  for (int64_t i = r.n; i < padded; ++i) r.x[i] = -inf32();
-  r.vecs = int((r.n + V::kLanes - 1) / V::kLanes);
   V::F all = V::set(-inf32());
   V::M ordered = V::all();
   int64_t valid = 0;
-  for (int j = 0; j < r.vecs; ++j) {
-    const V::F x = V::load(r.x + j * V::kLanes);
+  const auto take = [&](V::F x) {
     all = V::max(x, all);
     ordered = V::still_ordered(ordered, x, x);
     valid += __builtin_popcount(V::bits(V::gt(x, V::set(-inf32()))));
+  };
+  for (int64_t i = 0; i < whole; ++i) {
+    const V::F x = V::load(p + i * V::kLanes);
+    V::store(r.x + i * V::kLanes, x);
+    take(x);
   }
+  for (int64_t i = whole * V::kLanes; i < r.n; ++i) r.x[i] = widen(p[i]);
+  for (int64_t i = r.n; i < padded; ++i) r.x[i] = -inf32();
+  r.vecs = int((r.n + V::kLanes - 1) / V::kLanes);
+  if (whole < r.vecs) take(V::load(r.x + whole * V::kLanes));
   r.m = V::reduce_max(all) + 0.0f;
   if (V::bits(ordered) != V::bits(V::all())) return kNan;
   if (r.m == inf32()) return kPosInf;
@@ -94,15 +98,13 @@ float reached_by(const float* scores, int vecs, int64_t k, float* maxima) {
 }
 
 // Gathers the experts whose upper score reaches `least`, ids ascending; returns how many.
-int gather_experts(Experts& r, float least) {
+int gather_experts(Experts& r, const float* upper, float least) {
   const V::F lo = V::set(least);
   int n = 0;
   for (int j = 0; j < r.vecs; ++j) {
-    const V::F x = V::load(r.upper + j * V::kLanes);
-    const V::M chosen = V::ge(x, lo);
-    if (!V::any(chosen)) continue;
+    const V::F x = V::load(upper + j * V::kLanes);
     const V::I ids = V::iadd(V::iota(), V::iset(uint32_t(j * V::kLanes)));
-    n += V::compress(r.found_score + n, r.found + n, chosen, x, ids);
+    n += V::compress(r.found_score + n, r.found + n, V::ge(x, lo), x, ids);
   }
   return n;
 }
@@ -232,25 +234,22 @@ bool choose_experts(const RouteCall& call, int64_t row, const RouteParams& p, Ex
   const RouteNoise kind = call.options.noise;
   const bool race = explored || (kind == RouteNoise::kGumbel && p.temperature > 0.0f);
   WeightRule rule;
-  float least;
+  const float *upper = r.upper, *lower = r.upper;
   if (race) {
     rule = weight_rule(r.m, p.temperature, false);
     if (explored) rule.kind = WeightKind::kUniform;
     noise_words(noise, kPurposeRoute, 0, r.n, r.high, r.low);
     bound_arrivals(r, rule);
-    least = reached_by(r.lower, r.vecs, call.k, r.found_score);
+    lower = r.lower;
+  } else if (kind == RouteNoise::kJitter) {
+    noise_words(noise, kPurposeRoute, 0, r.n, r.high);
+    jitter_experts(r, p.jitter);
+  } else if (call.bias != nullptr) {
+    bias_experts(r, call.bias, call.options.sigmoid);
   } else {
-    if (kind == RouteNoise::kJitter) {
-      noise_words(noise, kPurposeRoute, 0, r.n, r.high);
-      jitter_experts(r, p.jitter);
-    } else if (call.bias != nullptr) {
-      bias_experts(r, call.bias, call.options.sigmoid);
-    } else {
-      memcpy(r.upper, r.x, size_t(r.vecs) * sizeof(V::F));
-    }
-    least = reached_by(r.upper, r.vecs, call.k, r.found_score);
+    upper = lower = r.x;
   }
-  const int n = gather_experts(r, least);
+  const int n = gather_experts(r, upper, reached_by(lower, r.vecs, call.k, r.found_score));
   for (int i = 0; i < n; ++i) {
     const uint32_t id = r.found[i];
     const uint64_t r64 = uint64_t(r.high[id]) << 32 | r.low[id];
