@@ -111,7 +111,8 @@ def route(
     elif keys is None:
         keys = make_keys(op, x, seed, step, generator)
     params = pack_values(x, values)
-    out = RouteOutput(*call(op, route_op, x, params, keys, bias, replay_ids, k, mode))
+    weights, ids, *rest = call(op, route_op, x, params, keys, bias, replay_ids, k, mode)
+    out = RouteOutput(ids, weights, *rest)
     if device != home:
         out = RouteOutput(*move(home, *out))
     if one_row:
