@@ -43,6 +43,7 @@ CUDA_SOURCES = [
     "csrc/cuda/float32.cu",
     "csrc/cuda/bfloat16.cu",
     "csrc/cuda/float16.cu",
+    "csrc/cuda/route.cu",
 ]
 
 # The law fixes every rounding: no contraction, no fast-math, no -march (target regions instead).

@@ -46,21 +46,15 @@ struct RouteCall {
 };
 
 // Rounds a row of parameters to the law's types. False: BAD_PARAM.
-FD_FN bool read_route_params(const ParamsView& p, int64_t row, RouteParams& out) {
-  out.temperature = float(params_value(p, row, kRouteTemperature));
-  out.jitter = float(params_value(p, row, kRouteJitter));
-  out.mix_eps = float(params_value(p, row, kRouteMixEps));
+FD_FN bool read_route_params(const double* p, RouteParams& out) {
+  out.temperature = float(p[kRouteTemperature]);
+  out.jitter = float(p[kRouteJitter]);
+  out.mix_eps = float(p[kRouteMixEps]);
   return out.temperature >= 0.0f && out.jitter >= 0.0f && out.jitter <= 1.0f &&
          out.mix_eps >= 0.0f && out.mix_eps <= 1.0f;
 }
 
 FD_FN bool is_finite(float x) { return x - x == 0.0f; }
-
-// How the experts of a row are chosen.
-enum class Selection : uint8_t {
-  kScores,  // by x, jittered x, or biased score
-  kRace,    // by arrival: T > 0, or exploring
-};
 
 // Keys.
 
@@ -79,6 +73,14 @@ FD_FN uint64_t arrival_key(uint64_t r64, float t, float x) {
   if (t < kRaceFloor) return bits_of(double(inf32())) + score_key(x);
   return bits_of(exponential(r64) / race_weight(t));
 }
+
+// Bounds of w / E, the inverse of an arrival, from e = 2^t and the high word of r64. With v the
+// uniform of r64 and s = v / (2 - v), E = 2 atanh(s) lies between 2 s and 2 s (1 + s^2 / (3 (1 -
+// s^2))), and v between word * 2^-32 and (word + 1) * 2^-32. kRouteShrink and kRouteGrow cover all
+// roundings, of the word to a float (by one unit at most) too.
+constexpr float kRouteShrink = 1.0f - 0x1p-18f, kRouteGrow = 1.0f + 0x1p-18f;
+// Weights below 2^this bound from above as if they were that, and from below as 0.
+constexpr float kBoundFloor = -100.0f;
 
 // Scores.
 

@@ -20,8 +20,11 @@ FD_FN float exp2_significand(float t, int& n) {
   n = int(t);
   if (float(n) > t) --n;
   const float f = t - float(n);
-  float p = kExp2Poly[0];
-  for (int i = 1; i < 6; ++i) p = fma32(p, f, kExp2Poly[i]);
+  // A copy inside: device code sees no constants of the host's.
+  constexpr float c[6] = {kExp2Poly[0], kExp2Poly[1], kExp2Poly[2],
+                          kExp2Poly[3], kExp2Poly[4], kExp2Poly[5]};
+  float p = c[0];
+  for (int i = 1; i < 6; ++i) p = fma32(p, f, c[i]);
   return fma32(p, f, 1.0f);
 }
 

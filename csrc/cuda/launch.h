@@ -8,7 +8,7 @@
 // that).
 #pragma once
 
-#include "../core/call.h"
+#include "../core/route.h"
 
 namespace fusedraw::cuda {
 
@@ -30,6 +30,9 @@ const char* launch_filter(const FilterCall& call, void* workspace, void* stream)
 
 int64_t multinomial_workspace(const MultinomialCall& call);
 const char* launch_multinomial(const MultinomialCall& call, void* workspace, void* stream);
+
+// counts: [experts], zero before; the ids of all good rows are added. No workspace.
+const char* launch_route(const RouteCall& call, int64_t* counts, void* stream);
 
 // keys[r] = the key of (seed, request r, sample 0, step), and the same with one of each per row
 // (stride 0: one for all rows). Sample ids count modulo 2^32: looking at them would need a sync.

@@ -13,6 +13,7 @@
 
 #include "../cuda/launch.h"
 #include "calls.h"
+#include "route_call.h"
 #ifdef FUSEDRAW_SIMT
 #include "forced.h"
 #include "schema.h"
@@ -232,6 +233,19 @@ std::tuple<Tensor, Tensor> multinomial_cuda(const Tensor& probs, const Tensor& k
   return {t.ids, t.status};
 }
 
+RouteResults route_cuda(const Tensor& logits, const Tensor& params, OptionalTensor keys,
+                        OptionalTensor bias, OptionalTensor replay_ids, int64_t k, int64_t mode) {
+  RouteTensors t(logits, params, keys, bias, replay_ids, k, mode);
+  const Launch launch(t.op, t.device);
+  by_value(t.call.params);
+  use_forced_noise(t.call);
+  torch::stable::zero_(t.counts);
+  if (t.call.x.rows > 0)
+    launch.check(cuda::launch_route(t.call, data<int64_t>(t.counts), launch.stream()));
+  if (t.raise) raise_bad_device_rows(t.op, t.status);
+  return t.results();
+}
+
 void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("sample", TORCH_BOX(&sample_cuda));
   m.impl("row_keys", TORCH_BOX(&row_keys_cuda));
@@ -239,6 +253,7 @@ void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("softmax", TORCH_BOX(&softmax_cuda));
   m.impl("filter", TORCH_BOX(&filter_cuda));
   m.impl("multinomial", TORCH_BOX(&multinomial_cuda));
+  m.impl("route", TORCH_BOX(&route_cuda));
 }
 
 #ifdef FUSEDRAW_SIMT

@@ -77,7 +77,7 @@ void store_weights(const RouteCall& call, int64_t row, const SortedRow& sorted,
 void route_row(const RouteCall& call, int64_t row, const Pool&) {
   RouteParams p;
   SortedRow sorted;
-  bool ok = read_route_params(call.params, row, p), explored = false;
+  bool ok = read_route_params(call.params.data + row * call.params.row_stride, p), explored = false;
   int64_t* ids = call.ids + row * call.k;
   const int64_t* replay = call.replay == nullptr ? nullptr : call.replay + row * call.k;
   for (int64_t i = 0; call.bias != nullptr && i < call.x.cols; ++i) ok &= is_finite(call.bias[i]);

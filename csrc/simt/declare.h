@@ -4,7 +4,7 @@
 // declare, and so are offsets and ids of the kept set.
 #pragma once
 
-#include "../core/call.h"
+#include "../core/route.h"
 #include "buffers.h"
 
 namespace fusedraw::simt {
@@ -15,5 +15,6 @@ void declare(Buffers& buffers, const SampleCall& call);
 void declare(Buffers& buffers, const SoftmaxCall& call);
 void declare(Buffers& buffers, const FilterCall& call);
 void declare(Buffers& buffers, const MultinomialCall& call);
+void declare(Buffers& buffers, const RouteCall& call);
 
 }  // namespace fusedraw::simt

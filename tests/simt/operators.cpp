@@ -58,6 +58,13 @@ const char* launch_multinomial(const MultinomialCall& call, void* workspace, voi
   declare_call(call, workspace, multinomial_workspace(call));
   return cuda::launch_multinomial(call, workspace, stream);
 }
+const char* launch_route(const RouteCall& call, int64_t* counts, void* stream) {
+  simt::Buffers& buffers = new_scope();
+  simt::declare(buffers, call);
+  buffers.declare(counts, size_t(call.x.cols) * sizeof(int64_t), simt::kRead | simt::kWrite,
+                  "counts");
+  return cuda::launch_route(call, counts, stream);
+}
 const char* launch_row_keys(int64_t rows, int64_t seed, int64_t step, uint64_t* keys,
                             void* stream) {
   new_scope().declare(keys, size_t(rows) * 16, kOutput, "keys");
@@ -84,6 +91,7 @@ const char* launch_derive_keys(const KeyParts& parts, int64_t rows, uint64_t* ke
 #define launch_softmax declared::launch_softmax
 #define launch_filter declared::launch_filter
 #define launch_multinomial declared::launch_multinomial
+#define launch_route declared::launch_route
 #define launch_row_keys declared::launch_row_keys
 #define launch_derive_keys declared::launch_derive_keys
 #include "../../csrc/ops/cuda_ops.cpp"  // NOLINT(bugprone-suspicious-include)

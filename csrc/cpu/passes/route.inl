@@ -136,27 +136,25 @@ V::F race_exponent(const Experts& r, int j, const WeightRule& rule) {
   return V::mul(V::sub(V::load(r.x + j), V::set(rule.m)), V::set(rule.c));
 }
 
-// Bounds of w / E, the inverse of an arrival. With v the uniform of r64 and s = v / (2 - v),
-// E = 2 atanh(s) lies between 2 s and 2 s (1 + s^2 / (3 (1 - s^2))), and v between word * 2^-32 and
-// (word + 1) * 2^-32. The factors kShrink and kGrow cover all roundings.
+// Bounds of w / E, from which the exact arrivals to compute are told (core/route.h).
 void bound_arrivals(Experts& r, const WeightRule& rule) {
-  constexpr float kFloor = -100.0f;  // smaller weights count as that much above, as 0 below
   const V::F one = V::set(1.0f), two = V::set(2.0f), none = V::set(-inf32());
   for (int i = 0; i < r.vecs * V::kLanes; i += V::kLanes) {
     const V::M valid = V::gt(V::load(r.x + i), none);
-    const V::F exact = race_exponent(r, i, rule), t = V::max(exact, V::set(kFloor));
+    const V::F exact = race_exponent(r, i, rule), t = V::max(exact, V::set(kBoundFloor));
     const V::F e = exp2_of(V::frac(t), t), word = V::to_float(V::iload(r.high + i));
-    const V::F least = V::mul(word, V::set(0x1p-32f * kShrink));
-    V::F most = V::mul(V::add(word, two), V::set(0x1p-32f * kGrow));
+    const V::F least = V::mul(word, V::set(0x1p-32f * kRouteShrink));
+    V::F most = V::mul(V::add(word, two), V::set(0x1p-32f * kRouteGrow));
     const V::M short_of_one = V::gt(one, most);
     most = V::keep(short_of_one, most);
-    const V::F upper = V::div(V::mul(e, V::sub(two, least)), V::mul(least, V::set(2.0f * kShrink)));
+    const V::F upper =
+        V::div(V::mul(e, V::sub(two, least)), V::mul(least, V::set(2.0f * kRouteShrink)));
     // w / E >= e (2 - v) / (2 v) * 12 (1 - v) / (12 (1 - v) + v^2)
     const V::F rest = V::mul(V::set(6.0f), V::sub(one, most));
-    const V::F above = V::mul(V::mul(e, V::sub(two, most)), V::mul(rest, V::set(kShrink)));
+    const V::F above = V::mul(V::mul(e, V::sub(two, most)), V::mul(rest, V::set(kRouteShrink)));
     const V::F below =
-        V::mul(most, V::add(V::add(rest, rest), V::mul(most, V::mul(most, V::set(kGrow)))));
-    const V::M weighs = V::both(V::both(valid, short_of_one), V::gt(exact, V::set(kFloor)));
+        V::mul(most, V::add(V::add(rest, rest), V::mul(most, V::mul(most, V::set(kRouteGrow)))));
+    const V::M weighs = V::both(V::both(valid, short_of_one), V::gt(exact, V::set(kBoundFloor)));
     V::store(r.upper + i, V::select(valid, upper, none));
     V::store(r.lower + i, V::keep(weighs, V::div(above, below)));
   }
@@ -279,7 +277,8 @@ void route_row(const RouteCall& call, int64_t row, const Pool&) {
   const int64_t* replay = call.replay == nullptr ? nullptr : call.replay + row * call.k;
   bool explored = false;
   uint8_t status = kBadParam;
-  if (read_route_params(call.params, row, p) && route_arguments_ok(call, replay))
+  if (read_route_params(call.params.data + row * call.params.row_stride, p) &&
+      route_arguments_ok(call, replay))
     status = open_experts(call.x, row, replay == nullptr ? call.k : 0, r);
   if (status == kOk && replay != nullptr) {
     status = kEmpty;
