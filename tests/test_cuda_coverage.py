@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from route_cases import Case, route
 from simt_build import CSRC, KEPT, ROOT
 from simt_engine import library_path, recorded, run_tests
 from strategies import (
@@ -42,6 +43,7 @@ LEAST_COVERED = 0.95
 # What covers the lines: tests of the executor, by -k.
 COVERING = (
     ("test_cuda_executor.py", "schedules or keys or lane_and_block or bad_probabilities"),
+    ("test_cuda_route.py", "random or replay or bad"),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 
@@ -72,6 +74,7 @@ def run_everything():
             p = make_probs("normal", rows, size, 1, dtype)
             for n, replacement in ((1, True), (5, True), (5, False)):
                 multinomial(p, keys, n, replacement)
+        route(Case(make_rows("normal", 2, 40, 1, dtype), 3))
     op.row_keys(x, 1, 2)
     one = torch.ones(1, dtype=torch.int64)
     op.derive_keys(one, one, one, one)
