@@ -14,8 +14,8 @@ Evaluation is without noise for all. Printed for each: the loss on held-out text
 training and are used now (exp of the entropy of their counts, 16 if all alike); and the loss when half of the
 heads are taken away (their logits set to -inf). The last is what chance buys here: heads that have learnt to
 stand in for each other. Asserted: after the mixture, losing half of the heads costs at most 0.6 of what it
-costs without chance, at about the same loss (within 0.08 nats), and training used more of the heads. A picture
-shows curves, costs and head counts.
+costs without chance, at about the same loss (within 0.08 nats), and training used more of the heads. A
+picture shows curves, costs and head counts.
 
     python examples/routing.py [--seed 0] [--steps 250] [--out examples/out]
 """

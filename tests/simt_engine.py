@@ -42,7 +42,10 @@ def library_path():
     """Built unless it is there."""
     kernels = sorted((CSRC / "cuda").glob("*.cu"))
     if other := os.environ.get("FUSEDRAW_SIMT_KERNELS"):
-        kernels = [*(Path(other) / name for name in ("common.cu", "float32.cu", "route.cu")), HERE / "only_float32.cpp"]
+        kernels = [
+            *(Path(other) / name for name in ("common.cu", "float32.cu", "route.cu")),
+            HERE / "only_float32.cpp",
+        ]
     sources = (*kernels, *((path, *OPS_FLAGS) for path in OPS))
     link = (*(f"-L{path}" for path in library_paths("cpu")), "-ltorch_cpu")
     flavour = os.environ.get("FUSEDRAW_SIMT_FLAVOUR", "plain")
