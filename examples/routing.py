@@ -158,8 +158,12 @@ def draw(results, path):
     costs.set(ylabel="nats per character", title="cost of taking half of the heads away")
     costs.set_xticks(range(len(results)), results)
     heads.axhline(1 / HEADS, color="gray", linewidth=1, linestyle="dashed")
-    heads.set(xlabel="head, most used first", ylabel="share of the choices", title="heads used in training")
-    heads.set(ylim=(0, None))
+    heads.set(
+        xlabel="head, most used first",
+        ylabel="share of the choices",
+        title="heads used in training, both blocks",
+    )
+    heads.set(ylim=(0, None), xticks=(1, 4, 8, 12, 16))
     for axes in (curves, costs, heads):
         axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)

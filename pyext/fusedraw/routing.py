@@ -125,9 +125,10 @@ def _check_k(op: str, k, experts: int) -> int:
         raise TypeError(f"{op}: k must be an int, got {type(k).__name__}")
     if experts > MAX_EXPERTS:
         raise ValueError(f"{op}: logits must have at most {MAX_EXPERTS} experts, got {experts}")
+    k = int(k)
     if not 1 <= k <= experts:
         raise ValueError(f"{op}: k must be between 1 and the number of experts, {experts}, got {k}")
-    return int(k)
+    return k
 
 
 def _check_parameters(op: str, x: Tensor, noise: str, temperature, jitter, mix_eps) -> tuple:
