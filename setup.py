@@ -23,6 +23,7 @@ SOURCES = [
     "csrc/reference/mixture.cpp",
     "csrc/reference/reference.cpp",
     "csrc/reference/token_logprob.cpp",
+    "csrc/reference/route.cpp",
     "csrc/cpu/scalar.cpp",
     "csrc/cpu/avx2.cpp",
     "csrc/cpu/avx512.cpp",
@@ -32,6 +33,7 @@ SOURCES = [
     "csrc/ops/checks.cpp",
     "csrc/ops/cpu_ops.cpp",
     "csrc/ops/registry.cpp",
+    "csrc/ops/route_call.cpp",
     "csrc/ops/schema.cpp",
     "csrc/ops/softmax_double.cpp",
     "csrc/ops/token_logprob.cpp",
@@ -45,6 +47,7 @@ CUDA_SOURCES = [
     "csrc/cuda/float32.cu",
     "csrc/cuda/bfloat16.cu",
     "csrc/cuda/float16.cu",
+    "csrc/cuda/route.cu",
 ]
 
 # The law fixes every rounding: no contraction, no fast-math, no -march (target regions instead).

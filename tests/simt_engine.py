@@ -33,7 +33,7 @@ OPS_FLAGS = (
     *(f"-isystem{path}" for path in include_paths("cpu")),
 )
 OPS_SOURCES = (
-    *("calls.cpp", "checks.cpp", "softmax_double.cpp"),
+    *("calls.cpp", "checks.cpp", "route_call.cpp", "softmax_double.cpp"),
     *("token_logprob.cpp", "token_logprob_double.cpp"),
 )
 OPS = (
@@ -46,7 +46,10 @@ def library_path():
     """Built unless it is there."""
     kernels = sorted((CSRC / "cuda").glob("*.cu"))
     if other := os.environ.get("FUSEDRAW_SIMT_KERNELS"):
-        kernels = [*(Path(other) / name for name in ("common.cu", "float32.cu")), HERE / "only_float32.cpp"]
+        kernels = [
+            *(Path(other) / name for name in ("common.cu", "float32.cu", "route.cu")),
+            HERE / "only_float32.cpp",
+        ]
     sources = (*kernels, *((path, *OPS_FLAGS) for path in OPS))
     link = (*(f"-L{path}" for path in library_paths("cpu")), "-ltorch_cpu")
     flavour = os.environ.get("FUSEDRAW_SIMT_FLAVOUR", "plain")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from scoring import score
 from mixture_cases import make_weights, mixture
+from route_cases import Case, route
 from simt_build import CSRC, KEPT, ROOT
 from simt_engine import library_path, recorded, run_tests
 from strategies import (
@@ -46,6 +47,7 @@ COVERING = (
     ("test_cuda_executor.py", "schedules or keys or lane_and_block or bad_row or softmax or renormalisation"),
     ("test_cuda_token_logprob.py", "replayed and dtype0 or kept_sets"),
     ("test_cuda_mixture.py", "bad_rows or odd_and_unaligned"),
+    ("test_cuda_route.py", "random or replay or bad"),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 
@@ -80,6 +82,7 @@ def run_everything():
                 multinomial(p, keys, n, replacement)
             for how, weights in (("arithmetic", [1, 2]), ("cfg", [1.5, 0])):
                 mixture([x, x], make_weights(weights), how, keys=keys)
+        route(Case(make_rows("normal", 2, 40, 1, dtype), 3))
     op.row_keys(x, 1, 2)
     one = torch.ones(1, dtype=torch.int64)
     op.derive_keys(one, one, one, one)

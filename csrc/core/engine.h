@@ -5,6 +5,7 @@
 #include "token_logprob.h"
 #include "call.h"
 #include "mixture.h"
+#include "route.h"
 
 namespace fusedraw {
 
@@ -26,6 +27,7 @@ struct Engine {
   void (*token_logprob_row)(const TokenLogprobCall&, int64_t row, const Pool&);
   void (*token_logprob_grad_row)(const TokenLogprobGradCall&, int64_t row, const Pool&);
   void (*mixture_row)(const MixtureCall&, int64_t row, const Pool&);
+  void (*route_row)(const RouteCall&, int64_t row, const Pool&);
   // Hash of the weights of all floats whose bits lie in [begin, end); see docs/law.md.
   uint64_t (*weight_hash)(uint32_t begin, uint32_t end);
 };

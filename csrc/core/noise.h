@@ -16,6 +16,7 @@ enum Purpose : uint32_t {
   kPurposeCoin = 3,
   kPurposeMany = 4,
   kPurposeOrder = 5,
+  kPurposeRoute = 7,
 };
 
 // One value of r64 that a test puts in place of the generator's, whatever the key.

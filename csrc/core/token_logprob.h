@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // token_logprob: what an engine is asked, and what a row's score and gradient are made of
-// (docs/law.md, section 14).
+// (docs/law.md, section 15).
 //
 // The forward leaves kSavedColumns float64 values a row; with them the backward needs neither the
 // parameters nor the filters, and writes the gradient in one pass.

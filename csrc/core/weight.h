@@ -15,17 +15,23 @@ constexpr double kLog2E = 0x1.71547652b82fep+0;
 constexpr float kExp2Poly[6] = {0x1.c5417ap-13f, 0x1.46d64ap-10f, 0x1.3d0b92p-7f,
                                 0x1.c68912p-5f,  0x1.ebfd58p-3f,  0x1.62e42cp-1f};
 
-// 2^t for t in [-126, 0].
-FD_FN float exp2p(float t) {
-  // A copy, since device code cannot see an array of the host's.
-  constexpr float c[6] = {kExp2Poly[0], kExp2Poly[1], kExp2Poly[2],
-                          kExp2Poly[3], kExp2Poly[4], kExp2Poly[5]};
-  int n = int(t);
+// 2^(t - floor(t)) in [1, 2] and n = floor(t), for t in [-2^30, 0].
+FD_FN float exp2_significand(float t, int& n) {
+  n = int(t);
   if (float(n) > t) --n;
   const float f = t - float(n);
+  // A copy inside: device code sees no constants of the host's.
+  constexpr float c[6] = {kExp2Poly[0], kExp2Poly[1], kExp2Poly[2],
+                          kExp2Poly[3], kExp2Poly[4], kExp2Poly[5]};
   float p = c[0];
   for (int i = 1; i < 6; ++i) p = fma32(p, f, c[i]);
-  p = fma32(p, f, 1.0f);
+  return fma32(p, f, 1.0f);
+}
+
+// 2^t for t in [-126, 0].
+FD_FN float exp2p(float t) {
+  int n;
+  const float p = exp2_significand(t, n);
   return p * float_of(uint32_t(n + 127) << 23);
 }
 

@@ -42,6 +42,7 @@ const Engine& avx2_engine() {
                                 token_logprob_row,
                                 token_logprob_grad_row,
                                 mixture_row,
+                                route_row,
                                 weight_hash};
   return engine;
 }

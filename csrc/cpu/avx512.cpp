@@ -44,6 +44,7 @@ const Engine& avx512_engine() {
       token_logprob_row,
       token_logprob_grad_row,
       mixture_row,
+      route_row,
       weight_hash};
   return engine;
 }

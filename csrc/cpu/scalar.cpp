@@ -10,7 +10,12 @@
 namespace fusedraw {
 
 const Engine& scalar_engine() {
-  static const Engine engine = {"scalar", []() -> bool { return true; }, sample_row, softmax_row, filter_row, multinomial_row, token_logprob_row, token_logprob_grad_row, mixture_row, weight_hash};
+  static const Engine engine = {"scalar",          []() -> bool { return true; },
+                                sample_row,        softmax_row,
+                                filter_row,        multinomial_row,
+                                token_logprob_row, token_logprob_grad_row,
+                                mixture_row,       route_row,
+                                weight_hash};
   return engine;
 }
 

@@ -138,6 +138,8 @@ struct V {
   }
   // Unsigned words to float within one unit: half the word, as signed, doubled.
   static F to_float(I a) { return mul(_mm256_cvtepi32_ps(_mm256_srli_epi32(a, 1)), set(2.0f)); }
+  // Signed words to float, rounded to nearest.
+  static F signed_to_float(I a) { return _mm256_cvtepi32_ps(a); }
 
   // Appends the chosen lanes of x to px and their ids to pi; returns how many. Up to kLanes
   // elements past the end may be overwritten.

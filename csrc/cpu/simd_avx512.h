@@ -122,6 +122,8 @@ struct V {
   }
   // Unsigned words to float, rounded to nearest.
   static F to_float(I a) { return _mm512_cvtepu32_ps(a); }
+  // Signed words to float, rounded to nearest.
+  static F signed_to_float(I a) { return _mm512_cvtepi32_ps(a); }
   static I iload(const uint32_t* p) { return _mm512_loadu_si512(p); }
 
   // Appends the chosen lanes of x to px and their ids (first + lane) to pi; returns how many.

@@ -180,6 +180,10 @@ struct V {
   static F to_float(I a) {
     return make([&](int i) { return float(a.v[i]); });
   }
+  // Signed words to float, rounded to nearest.
+  static F signed_to_float(I a) {
+    return make([&](int i) { return float(int32_t(a.v[i])); });
+  }
 
   static int compress(float* px, uint32_t* pi, M m, F x, I ids) {
     int n = 0;

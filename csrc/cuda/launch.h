@@ -10,6 +10,7 @@
 
 #include "../core/token_logprob.h"
 #include "../core/mixture.h"
+#include "../core/route.h"
 
 namespace fusedraw::cuda {
 
@@ -44,6 +45,8 @@ struct MixtureDraw {
   void* workspace;
 };
 MixtureDraw mixture_draw(const MixtureCall& call, void* workspace);
+// counts: [experts], zero before; the ids of all good rows are added. No workspace.
+const char* launch_route(const RouteCall& call, int64_t* counts, void* stream);
 
 // keys[r] = the key of (seed, request r, sample 0, step), and the same with one of each per row
 // (stride 0: one for all rows). Sample ids count modulo 2^32: looking at them would need a sync.

@@ -212,7 +212,15 @@ const char* launch_finish_mixture_of(const MixtureCall& call, void* workspace, v
 
 template <typename T>
 const TypedLaunchers& launchers_of() {
-  static const TypedLaunchers all = {launch_sample_of<T>, launch_kept_ids_of<T>, launch_softmax_of<T>, launch_filter_of<T>, launch_multinomial_of<T>, launch_token_logprob_of<T>, launch_token_logprob_grad_of<T>, launch_combine_of<T>, launch_finish_mixture_of<T>};
+  static const TypedLaunchers all = {launch_sample_of<T>,
+                                     launch_kept_ids_of<T>,
+                                     launch_softmax_of<T>,
+                                     launch_filter_of<T>,
+                                     launch_multinomial_of<T>,
+                                     launch_token_logprob_of<T>,
+                                     launch_token_logprob_grad_of<T>,
+                                     launch_combine_of<T>,
+                                     launch_finish_mixture_of<T>};
   return all;
 }
 

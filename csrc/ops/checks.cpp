@@ -117,17 +117,17 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
 }
 
 ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
-                          Tensor& hold) {
+                          Tensor& hold, int columns) {
   FUSEDRAW_CHECK(params.scalar_type() == ScalarType::Double && params.dim() == 2 &&
-                     (params.size(0) == 1 || params.size(0) == rows) &&
-                     params.size(1) == kParamColumns,
-                 op, ": params must be float64 [1 or ", rows, ", 5], got ", shape_text(params));
+                     (params.size(0) == 1 || params.size(0) == rows) && params.size(1) == columns,
+                 op, ": params must be float64 [1 or ", rows, ", ", columns, "], got ",
+                 shape_text(params));
   hold = params.is_contiguous() ? params : torch::stable::contiguous(params);
   const double* data = static_cast<const double*>(hold.const_data_ptr());
   ParamsView v;
-  v.row_stride = params.size(0) == 1 ? 0 : kParamColumns;
+  v.row_stride = params.size(0) == 1 ? 0 : columns;
   if (v.row_stride == 0 && params.is_cpu()) {
-    std::copy_n(data, kParamColumns, v.row);
+    std::copy_n(data, columns, v.row);
     if (device != params.device()) return v;
   }
   check_device(op, "params", params, device);

@@ -47,7 +47,7 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
                       const Device& device, Tensor& hold);
 // One row may come from the CPU to any device: its values are then in the view, and no data.
 ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
-                          Tensor& hold);
+                          Tensor& hold, int columns = kParamColumns);
 // The same for the weights of mixture.
 MemberWeightsView checked_member_weights(const char* op, const Tensor& weights, int64_t rows,
                                          int columns, const Device& device, Tensor& hold);

@@ -11,6 +11,7 @@
 #include "parallel.h"
 #include "registry.h"
 #include "token_logprob.h"
+#include "route_call.h"
 
 namespace fusedraw {
 namespace {
@@ -157,6 +158,19 @@ Tensor token_logprob_backward_cpu(const Tensor& grad_logp, OptionalTensor grad_e
   return t.grad;
 }
 
+RouteResults route_cpu(const Tensor& logits, const Tensor& params, OptionalTensor keys,
+                       OptionalTensor bias, OptionalTensor replay_ids, int64_t k, int64_t mode) {
+  RouteTensors t(logits, params, keys, bias, replay_ids, k, mode);
+  use_forced_noise(t.call);
+  for_rows(t.call, current_engine().route_row);
+  if (t.raise) raise_bad_rows(t.op, t.call.status, t.call.x.rows);
+  int64_t* counts = data<int64_t>(t.counts);
+  std::fill_n(counts, t.call.x.cols, 0);
+  for (int64_t i = 0; i < t.call.x.rows * k; ++i)
+    if (t.call.ids[i] >= 0) ++counts[t.call.ids[i]];
+  return t.results();
+}
+
 }  // namespace
 }  // namespace fusedraw
 
@@ -170,4 +184,5 @@ STABLE_TORCH_LIBRARY_IMPL(fusedraw, CPU, m) {
   m.impl("token_logprob", TORCH_BOX(&fusedraw::token_logprob_cpu));
   m.impl("token_logprob_backward", TORCH_BOX(&fusedraw::token_logprob_backward_cpu));
   m.impl("mixture", TORCH_BOX(&fusedraw::mixture_cpu));
+  m.impl("route", TORCH_BOX(&fusedraw::route_cpu));
 }

@@ -14,6 +14,7 @@
 #include "../cuda/launch.h"
 #include "calls.h"
 #include "token_logprob.h"
+#include "route_call.h"
 #ifdef FUSEDRAW_SIMT
 #include "forced.h"
 #include "schema.h"
@@ -326,6 +327,19 @@ Tensor token_logprob_backward_cuda(const Tensor& grad_logp, OptionalTensor grad_
   return t.grad;
 }
 
+RouteResults route_cuda(const Tensor& logits, const Tensor& params, OptionalTensor keys,
+                        OptionalTensor bias, OptionalTensor replay_ids, int64_t k, int64_t mode) {
+  RouteTensors t(logits, params, keys, bias, replay_ids, k, mode);
+  const Launch launch(t.op, t.device);
+  by_value(t.call.params);
+  use_forced_noise(t.call);
+  torch::stable::zero_(t.counts);
+  if (t.call.x.rows > 0)
+    launch.check(cuda::launch_route(t.call, data<int64_t>(t.counts), launch.stream()));
+  if (t.raise) raise_bad_device_rows(t.op, t.status);
+  return t.results();
+}
+
 void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("sample", TORCH_BOX(&sample_cuda));
   m.impl("row_keys", TORCH_BOX(&row_keys_cuda));
@@ -336,6 +350,7 @@ void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("token_logprob", TORCH_BOX(&token_logprob_cuda));
   m.impl("token_logprob_backward", TORCH_BOX(&token_logprob_backward_cuda));
   m.impl("mixture", TORCH_BOX(&mixture_cuda));
+  m.impl("route", TORCH_BOX(&route_cuda));
 }
 
 #ifdef FUSEDRAW_SIMT

@@ -4,6 +4,7 @@
 // mode:    bits 0-1 filter order (sequential, joint, min_p_first), 2 ties="all",
 //          3 mix_support="valid", 4-5 noise domain, 6 rows hold probabilities, 7 raise on a bad
 //          row, 8 keep weightless tokens. softmax: bit 0 log, bit 7 raise.
+//          route: bits 0-1 noise (none, gumbel, jitter), 2 sigmoid scores, 3 renormalise, 7 raise.
 // outputs: the bits of calls.h in their order; `kept` gives ids and offsets.
 //          mixture adds 12 member_logp, 13 member_entropy [M, B], 14 mean_entropy, 15
 //          mutual_information, and has no logp_full, logp_raw, varentropy, margin.
@@ -41,6 +42,11 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
       "mixture(Tensor[] members, Tensor weights, Tensor params, Tensor keys, Tensor? mask, int "
       "how, "
       "int mode, int outputs) -> Tensor[]");
+  // weights, ids, counts, status, explored. params: temperature, jitter, mix_eps. Without keys
+  // nothing is drawn, whatever mix_eps is.
+  m.def(
+      "route(Tensor logits, Tensor params, Tensor? keys, Tensor? bias, Tensor? replay_ids, int k, "
+      "int mode) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 }  // namespace fusedraw

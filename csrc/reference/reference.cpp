@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "route.h"
 #include "sorted_row.h"
 #include "token_logprob.h"
 
@@ -224,7 +225,17 @@ bool always() { return true; }
 RowResult reference_draw(const SampleCall& call, int64_t row) { return draw_row(call, row); }
 
 const Engine& reference_engine() {
-  static const Engine engine = {"reference", always, sample_row, softmax_row, filter_row, multinomial_row, token_logprob_row, token_logprob_grad_row, reference_mixture_row, weight_hash};
+  static const Engine engine = {"reference",
+                                always,
+                                sample_row,
+                                softmax_row,
+                                filter_row,
+                                multinomial_row,
+                                token_logprob_row,
+                                token_logprob_grad_row,
+                                reference_mixture_row,
+                                reference::route_row,
+                                weight_hash};
   return engine;
 }
 

@@ -27,8 +27,8 @@ void declare_output(Buffers& b, T* p, int64_t n, const char* name) {
 
 int64_t width(DType t) { return t == DType::kFloat32 ? 4 : 2; }
 
-void declare(Buffers& b, const ParamsView& p, int64_t rows) {
-  declare_rows(b, p.data, rows, kParamColumns * 8, p.row_stride * 8, kRead, "params");
+void declare(Buffers& b, const ParamsView& p, int64_t rows, int columns = kParamColumns) {
+  declare_rows(b, p.data, rows, columns * 8, p.row_stride * 8, kRead, "params");
 }
 
 void declare(Buffers& b, const KeysView& k, int64_t rows) {
@@ -157,6 +157,20 @@ void declare(Buffers& b, const TokenLogprobGradCall& c) {
   b.declare(c.grad_logp, size_t(n) * sizeof(float), kRead, "grad_logp");
   if (c.grad_entropy) b.declare(c.grad_entropy, size_t(n) * sizeof(float), kRead, "grad_entropy");
   declare_rows(b, c.grad, n, bytes, bytes, kOutput, "grad");
+}
+
+void declare(Buffers& b, const RouteCall& c) {
+  const int64_t n = c.x.rows, k = c.k;
+  declare(b, c.x, "x");
+  declare(b, c.params, n, kRouteColumns);
+  declare(b, c.keys, n);
+  declare_rows(b, c.bias, 1, c.x.cols * 4, 0, kRead, "bias");
+  declare_rows(b, c.replay, n, k * 8, k * 8, kRead, "replay");
+  declare_forced(b, c.forced, c.n_forced);
+  declare_rows(b, c.ids, n, k * 8, k * 8, kOutput, "ids");
+  declare_rows(b, c.weights, n, k * 4, k * 4, kOutput, "weights");
+  declare_output(b, c.status, n, "status");
+  declare_output(b, c.explored, n, "explored");
 }
 
 }  // namespace fusedraw::simt

@@ -6,6 +6,7 @@
 
 #include "../core/token_logprob.h"
 #include "../core/mixture.h"
+#include "../core/route.h"
 #include "buffers.h"
 
 namespace fusedraw::simt {
@@ -19,5 +20,6 @@ void declare(Buffers& buffers, const MultinomialCall& call);
 void declare(Buffers& buffers, const TokenLogprobCall& call);
 void declare(Buffers& buffers, const TokenLogprobGradCall& call);
 void declare(Buffers& buffers, const MixtureCall& call);
+void declare(Buffers& buffers, const RouteCall& call);
 
 }  // namespace fusedraw::simt

@@ -16,6 +16,7 @@ from .info import info
 from .keys import derive_keys
 from .mixture import MixtureOutput, mixture
 from .multinomial import multinomial
+from .routing import RouteOutput, route
 from .sampling import SampleOutput, Sampler, sample, sample_probs
 from .scores import TokenScores, importance_weight, token_logprob
 from .softmax import log_softmax, softmax
@@ -27,6 +28,7 @@ STREAM_VERSION = 1  # of the draws: a change of any bit is a new one
 __all__ = [
     "STREAM_VERSION",
     "MixtureOutput",
+    "RouteOutput",
     "SampleOutput",
     "Sampler",
     "Status",
@@ -40,6 +42,7 @@ __all__ = [
     "log_softmax",
     "mixture",
     "multinomial",
+    "route",
     "sample",
     "sample_probs",
     "softmax",
@@ -53,7 +56,7 @@ __all__ = [
 # Submodules that need not be paid for at import.
 _LAZY = (
     *("comparing", "controllers", "metrics", "numpy"),
-    *("reference", "reference_mixture", "reference_scores", "schedules"),
+    *("reference", "reference_mixture", "reference_routing", "reference_scores", "schedules"),
 )
 
 

@@ -202,7 +202,7 @@ def _save_for_token_logprob(ctx, inputs, output):
 
 
 def _token_logprob_backward(ctx, grad_logp, grad_entropy, *_):
-    """d logp / d logits with the kept set held fixed, and d entropy / d logits: docs/law.md, section 14."""
+    """d logp / d logits with the kept set held fixed, and d entropy / d logits: docs/law.md, section 15."""
     logits, ids, mask, kept_ids, kept_offsets, saved = ctx.saved_tensors
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     if not ctx.entropy:

@@ -173,17 +173,19 @@ def exponential(r64):
 # Weights
 
 
-@lru_cache(maxsize=1 << 16)
-def exp2p(t):
-    """2^t in float32 for -126 <= t <= 0 by six FMAs; 0 below (where only a softmax looks)."""
-    if t < -126:
-        return 0.0
-    n = math.floor(t)
-    f = fl32(t - n)
+def significand(t):
+    """2^(t - floor(t)) in float32 for t <= 0 by six FMAs, in [1, 2]."""
+    f = fl32(t - math.floor(t))
     poly = EXP2_POLY[0]
     for coefficient in EXP2_POLY[1:]:
         poly = fma32(poly, f, coefficient)
-    return math.ldexp(poly, n)
+    return poly
+
+
+@lru_cache(maxsize=1 << 16)
+def exp2p(t):
+    """2^t in float32 for -126 <= t <= 0; 0 below (where only a softmax looks)."""
+    return math.ldexp(significand(t), math.floor(t)) if t >= -126 else 0.0
 
 
 def fixed(e):

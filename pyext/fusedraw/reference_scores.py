@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R1 of `token_logprob` (docs/law.md, section 14): the score of a given token and its gradient, row by row.
+"""R1 of `token_logprob` (docs/law.md, section 15): the score of a given token and its gradient, row by row.
 
 Standard library only, on the rules of `fusedraw.reference`.
 """

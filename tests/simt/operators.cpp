@@ -70,6 +70,13 @@ const char* launch_mixture(const MixtureCall& call, void* workspace, void* strea
   declare_call(call, workspace, mixture_workspace(call));
   return cuda::launch_mixture(call, workspace, stream);
 }
+const char* launch_route(const RouteCall& call, int64_t* counts, void* stream) {
+  simt::Buffers& buffers = new_scope();
+  simt::declare(buffers, call);
+  buffers.declare(counts, size_t(call.x.cols) * sizeof(int64_t), simt::kRead | simt::kWrite,
+                  "counts");
+  return cuda::launch_route(call, counts, stream);
+}
 const char* launch_row_keys(int64_t rows, int64_t seed, int64_t step, uint64_t* keys,
                             void* stream) {
   new_scope().declare(keys, size_t(rows) * 16, kOutput, "keys");
@@ -99,6 +106,7 @@ const char* launch_derive_keys(const KeyParts& parts, int64_t rows, uint64_t* ke
 #define launch_token_logprob declared::launch_token_logprob
 #define launch_token_logprob_grad declared::launch_token_logprob_grad
 #define launch_mixture declared::launch_mixture
+#define launch_route declared::launch_route
 #define launch_row_keys declared::launch_row_keys
 #define launch_derive_keys declared::launch_derive_keys
 #include "../../csrc/ops/cuda_ops.cpp"  // NOLINT(bugprone-suspicious-include)

@@ -17,6 +17,7 @@
 #include "token_logprob.inl"
 #include "token_logprob_grad.inl"
 #include "mixture.inl"
+#include "route.inl"
 
 namespace fusedraw {
 namespace {

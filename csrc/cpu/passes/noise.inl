@@ -7,8 +7,9 @@ namespace fusedraw {
 namespace {
 
 // words[i] = high word of r64(purpose, first + i) for i in [0, n); first even. Writes up to
-// 2 * kLanes - 1 words past n.
-void noise_words(const Noise& noise, uint32_t purpose, int64_t first, int64_t n, uint32_t* words) {
+// 2 * kLanes - 1 words past n. `low`, where given, gets the low words alike.
+void noise_words(const Noise& noise, uint32_t purpose, int64_t first, int64_t n, uint32_t* words,
+                 uint32_t* low = nullptr) {
   const V::I m0 = V::iset(kPhiloxM0), m1 = V::iset(kPhiloxM1);
   for (int64_t i = 0; i < n; i += 2 * V::kLanes) {
     V::I c0 = V::iadd(V::iset(uint32_t((first + i) >> 1)), V::iota());
@@ -27,11 +28,14 @@ void noise_words(const Noise& noise, uint32_t purpose, int64_t first, int64_t n,
       k1 += kPhiloxW1;
     }
     V::istore_interleaved(words + i, c1, c3);
+    if (low != nullptr) V::istore_interleaved(low + i, c0, c2);
   }
   for (int64_t f = 0; f < noise.n_forced; ++f) {
     const ForcedNoise& forced = noise.forced[noise.n_forced - 1 - f];  // the first entry wins
-    if (forced.purpose == purpose && forced.id >= first && forced.id < first + n)
+    if (forced.purpose == purpose && forced.id >= first && forced.id < first + n) {
       words[forced.id - first] = uint32_t(forced.r64 >> 32);
+      if (low != nullptr) low[forced.id - first] = uint32_t(forced.r64);
+    }
   }
 }
 
