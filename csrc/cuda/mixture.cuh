@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
   post_row<T>(task.x, task.mask, row, false, rows.maxima_of<T>(), rows.spreads_of());
   post_plan(task.params, Options{}, row, task.x.cols);
   RowFacts facts{0.0f, kBadParam};
-  if (!has_flag(kFlagBad)) facts = read_row<T>(rows, row, 0);
+  if (!has_flag(kFlagBad)) facts = read_row<T>(rows, row, false);
   MemberRow member{};
   member.law.status = facts.status;
   member.data = static_cast<const T*>(task.x.data) + row * task.x.row_stride;
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
           row_sums<T>(posted_rule(), keep_all(posted_row<T>().smallest_valid()), task.stats);
     member.law.rule = posted_rule();
   }
-  if (threadIdx.x == 0) space.member(task.m).store(row, member);
+  if (thread_id() == 0) space.member(task.m).store(row, member);
 }
 
 // Weights, a thread a row.
@@ -118,7 +118,7 @@ struct TermsTask {
 };
 static __global__ void __launch_bounds__(kThreads)
     mixture_terms_kernel(TermsTask task, MixtureSpace space) {
-  const int64_t row = int64_t(blockIdx.x) * kThreads + int64_t(threadIdx.x);
+  const int64_t row = int64_t(blockIdx.x) * kThreads + int64_t(thread_id());
   if (row >= space.rows) return;
   const Global<const double> data(task.weights.data);
   RowTerms terms{};
@@ -218,7 +218,7 @@ FD_DEVICE float combined_value(const CombineTask& task, const MixtureSpace& spac
 template <typename T>
 __global__ void __launch_bounds__(kThreads) combine_kernel(CombineTask task, MixtureSpace space) {
   const int64_t row = int64_t(blockIdx.x) / task.chunks;
-  const int64_t first = int64_t(blockIdx.x) % task.chunks * kThreads + int64_t(threadIdx.x);
+  const int64_t first = int64_t(blockIdx.x) % task.chunks * kThreads + int64_t(thread_id());
   const Global<float> out(space.combined_rows() + row * task.cols);
 #pragma unroll 1
   for (int64_t id = first; id < task.cols; id += int64_t(task.chunks) * kThreads)
@@ -232,7 +232,7 @@ static __global__ void __launch_bounds__(kThreads)
   const Global<float> p(space.combined_rows() + row * cols);
   FixedSum s, g;
 #pragma unroll 1
-  for (int64_t id = int64_t(threadIdx.x); id < cols; id += kThreads) {
+  for (int64_t id = int64_t(thread_id()); id < cols; id += kThreads) {
     const float v = p.load(id);
     if (!(v > kNoWeight)) continue;
     const uint64_t weight = fixed_of(v), part = fixed_of(-log2p(v) * v);
@@ -244,7 +244,7 @@ static __global__ void __launch_bounds__(kThreads)
   Sums sums;
   sums.s = block_total(s);
   sums.g = block_total(g);
-  if (threadIdx.x == 0) space.sums_of().store(row, sums);
+  if (thread_id() == 0) space.sums_of().store(row, sums);
 }
 
 struct FinishTask {
@@ -259,7 +259,7 @@ struct FinishTask {
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     mixture_finish_kernel(FinishTask task, MixtureSpace space) {
-  const int64_t row = int64_t(blockIdx.x) * kThreads + int64_t(threadIdx.x);
+  const int64_t row = int64_t(blockIdx.x) * kThreads + int64_t(thread_id());
   if (row >= space.rows) return;
   const int64_t id = Global<int64_t>(task.ids).load(row);
   const RowTerms* terms = space.terms_of(row);

@@ -108,6 +108,8 @@ enum BoardWord {
   kWordDrawn,
   kWordExplored,
   kWordSupport,
+  kWordListedMax,
+  kWordListedCount,
   kWordSum,
   kWordSumKept = kWordSum + 2,
   kWordSumAtOne = kWordSumKept + 2,

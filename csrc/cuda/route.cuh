@@ -48,7 +48,7 @@ FD_DEVICE uint8_t judge_token(Token<T>& t, int least) {
 #pragma unroll 1
   for (int id = lane_id(); id < t.experts; id += kLanes) {
     const float x = t.logit(id);
-    nan |= unordered(x, x);
+    nan |= x != x;
     valid += x > -inf32();
     const uint32_t key = order_key(x);
     best = key > best ? key : best;

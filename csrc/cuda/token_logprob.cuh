@@ -18,7 +18,7 @@ enum { kWordScored = kWordDrawn, kWordListed = kWordSeed, kWordListedSize = kWor
 
 // Read by one thread; a barrier at the end.
 FD_DEVICE void post_token(const int64_t* token_ids, const KeptSetsView& kept, int64_t row) {
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     board().put(kWordScored, uint64_t(Global<const int64_t>(token_ids).load(row)));
     const Global<const int64_t> offsets(kept.offsets);
     if (!offsets.null()) {
@@ -41,6 +41,19 @@ struct ListedFacts {
   float max = 0.0f;
   int64_t n = 0;
 };
+// Left on the board, like all that is needed later; a barrier at the end.
+FD_DEVICE void leave_facts(const ListedFacts& facts) {
+  __syncthreads();
+  if (thread_id() == 0) {
+    board().put(kWordListedMax, uint64_t(facts.status) << 32 | bits_of(facts.max));
+    board().put(kWordListedCount, uint64_t(facts.n));
+  }
+  __syncthreads();
+}
+FD_DEVICE ListedFacts listed_facts() {
+  const uint64_t word = board().word(kWordListedMax);
+  return {uint8_t(word >> 32), float_of(uint32_t(word)), int64_t(board().word(kWordListedCount))};
+}
 template <typename T>
 FD_DEVICE_CALL ListedFacts read_listed() {
   const Row<T> r = posted_row<T>();
@@ -50,7 +63,7 @@ FD_DEVICE_CALL ListedFacts read_listed() {
   uint32_t best = 0;
   uint64_t valid = 0;
 #pragma unroll 1
-  for (int64_t j = int64_t(threadIdx.x); j < n; j += kThreads) {
+  for (int64_t j = int64_t(thread_id()); j < n; j += kThreads) {
     const int64_t id = ids.load(j);
     if (id < 0 || id >= cols || (j > 0 && id <= ids.load(j - 1))) {
       malformed = true;
@@ -91,7 +104,7 @@ FD_DEVICE_CALL Listed weigh_listed(WeightRule rule, bool greedy) {
   FixedSum sum;
   uint32_t own = 0, first = 0;  // 0: nothing, as of no key and of no id below 2^31
 #pragma unroll 1
-  for (int64_t j = int64_t(threadIdx.x); j < n; j += kThreads) {
+  for (int64_t j = int64_t(thread_id()); j < n; j += kThreads) {
     const uint32_t other = uint32_t(ids.load(j));
     const float x = value_at(r, other);
     if (!(x > -inf32())) continue;
@@ -164,7 +177,7 @@ FD_DEVICE void weigh_whole(const TokenLogprobCall& call) {
   Sums sums;
   if (call.entropy && !has_flag(kFlagGreedy)) sums = row_sums<T>(posted_rule(), all, true);
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     board().put(kWordSupport, uint64_t(support));
     board().put_wide(kWordSum, sums.s);
     board().put_wide(kWordSumG, sums.g);
@@ -184,6 +197,15 @@ FD_DEVICE void score_of_list(const TokenLogprobCall& call, const RowParams& para
   score_rule(score, params, whole ? posted_rule().m : facts.max, facts.max, Cut{0.0f, 0});
 }
 
+// Whether more of the row is asked for than a recorded set.
+FD_DEVICE bool reads_whole(const TokenLogprobCall& call) {
+  return call.kept.offsets == nullptr || call.entropy ||
+         (call.options.mix_valid && mix_eps_of() > 0.0f);
+}
+FD_DEVICE WeightRule rule_at(float max) {
+  return weight_rule(max, has_flag(kFlagGreedy) ? 1.0f : temperature_of(), false);
+}
+
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kResident)
     token_logprob_kernel(TokenLogprobCall call, Space space) {
@@ -191,48 +213,45 @@ __global__ void __launch_bounds__(kThreads, kResident)
   post_row<T>(call.x, call.mask, row, false, space.maxima_of<T>(), space.spreads_of());
   post_plan(call.params, call.options, row, call.x.cols);
   post_token(call.ids, call.kept, row);
-  const int64_t id = scored_token();
   const bool replays = call.kept.offsets != nullptr;
+  const int64_t id = scored_token();
   uint8_t status = has_flag(kFlagBad) || id < 0 || id >= call.x.cols ? kBadParam : kOk;
-  ListedFacts facts;
-  if (status == kOk && replays) facts = read_listed<T>();
-  if (facts.status == kBadParam) status = kBadParam;
-  bool whole = false, greedy = false;
-  if (status == kOk) {
-    greedy = has_flag(kFlagGreedy);
-    whole = !replays || call.entropy || (call.options.mix_valid && mix_eps_of() > 0.0f);
-  }
+  leave_facts(status == kOk && replays ? read_listed<T>() : ListedFacts{});
+  if (listed_facts().status == kBadParam) status = kBadParam;
+  const bool whole = status == kOk && reads_whole(call);
   if (whole) {
-    const RowFacts read = read_row<T>(space, row, wanted_list(call.x.cols));
+    const RowFacts read = read_row<T>(space, row, true);
     status = read.status;
-    if (status == kOk) leave_rule(weight_rule(read.max, greedy ? 1.0f : temperature_of(), false));
+    if (status == kOk) leave_rule(rule_at(read.max));
   }
-  if (status == kOk) status = facts.status;
+  if (status == kOk) status = listed_facts().status;
   if (status != kOk) {
-    if (threadIdx.x == 0) {
+    if (thread_id() == 0) {
       RowScore score;
       score.status = status;
-      store_scores(call, row, score);
+      store_scores(call, posted_row_number(), score);
     }
     return;
   }
   Listed listed;
-  if (!replays) weigh_filtered<T>(call);
-  if (replays && whole) weigh_whole<T>(call);
-  if (replays)
-    listed =
-        weigh_listed<T>(weight_rule(facts.max, greedy ? 1.0f : temperature_of(), false), greedy);
-  if (threadIdx.x != 0) return;
+  if (!replays) {
+    weigh_filtered<T>(call);
+  } else {
+    if (reads_whole(call)) weigh_whole<T>(call);
+    listed = weigh_listed<T>(rule_at(listed_facts().max), has_flag(kFlagGreedy));
+  }
+  if (thread_id() != 0) return;
   RowScore score;
   RowParams params;
-  load_params(call.params, row, params);
+  load_params(call.params, posted_row_number(), params);
   if (replays)
-    score_of_list<T>(call, params, id, facts, listed, whole, score);
+    score_of_list<T>(call, params, scored_token(), listed_facts(), listed, reads_whole(call),
+                     score);
   else
-    score_of_cut<T>(call, params, id, score);
+    score_of_cut<T>(call, params, scored_token(), score);
   if (call.entropy)
     score_entropy(score, params, Sums{board().wide(kWordSum), board().wide(kWordSumG), 0});
-  store_scores(call, row, score);
+  store_scores(call, posted_row_number(), score);
 }
 
 // Slopes on the board: words that only the forward uses otherwise.
@@ -251,7 +270,7 @@ FD_DEVICE float low_float(uint64_t word) { return float_of(uint32_t(word)); }
 
 // Read by one thread; a barrier at the end.
 FD_DEVICE void post_slopes(const TokenLogprobGradCall& call, int64_t row) {
-  if (threadIdx.x == 0) {
+  if (thread_id() == 0) {
     const Global<const double> from(call.saved + row * kSavedColumns);
     double saved[kSavedColumns];
 #pragma unroll
@@ -317,7 +336,7 @@ FD_DEVICE void store_listed(const RowSlopes& s, int64_t first, int64_t end, cons
       high = middle;
   }
 #pragma unroll 1
-  for (int64_t j = low + int64_t(threadIdx.x); j < n; j += kThreads) {
+  for (int64_t j = low + int64_t(thread_id()); j < n; j += kThreads) {
     const int64_t id = ids.load(j);
     if (id >= end) break;
     const float x = value_at(r, id);
@@ -364,7 +383,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
     __syncthreads();
   }
   const int64_t id = scored_token(), block = id / kBlock;
-  if (threadIdx.x == 0 && block >= begin && block < end) {
+  if (thread_id() == 0 && block >= begin && block < end) {
     RowSlopes rest = s;
     rest.each = 0.0f;
     store_slope(out, id, s.own + slope_of(rest, value_at(r, id), false));

@@ -16,7 +16,8 @@ from .sampling import SampleOutput, Sampler
 
 _OP = "coupled"
 _NAMES = tuple(inspect.signature(Sampler).parameters)
-_OPTIONS = tuple(name for name in _NAMES if name not in COLUMNS)  # in the order in which a Sampler keeps them
+# In the order in which a Sampler keeps them; `exploit` it keeps as mix_eps.
+_OPTIONS = tuple(name for name in _NAMES if name not in (*COLUMNS, "exploit"))
 
 
 class Coupled(NamedTuple):

@@ -217,7 +217,8 @@ void sample_checked(const SampleCall& call, int64_t row, const RowParams& params
   }
   // Number of kept tokens counts only those with weight; sums need no such care.
   const bool counts =
-      out.n_kept || out.kept.reserve || (params.mix_eps > 0.0f && !call.options.mix_valid);
+      out.n_kept || out.kept.reserve ||
+      (params.mix_eps > 0.0f && !call.options.mix_valid && (res.explored || out.logp));
   if (counts && !plan.greedy && plan.post_weight == 1) {
     const bool whole = k.whole;
     narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
