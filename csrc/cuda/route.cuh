@@ -17,7 +17,6 @@ namespace fusedraw::cuda {
 // candidates.
 constexpr int kRouteWords = 2;
 constexpr int kRouteMemory = 48 * 1024;  // of a thread block, where it is more than one warp
-constexpr int kRouteResident = 3;        // thread blocks on a multiprocessor: 80 registers a thread
 
 FD_DEVICE float widened_value(float x) { return x; }
 FD_DEVICE float widened_value(BFloat16 x) { return float_of(uint32_t(x.bits) << 16); }
@@ -299,7 +298,7 @@ FD_DEVICE void store_route_weights(const Token<T>& t) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kRouteResident)
+__global__ void __launch_bounds__(kThreads, kResident)
     route_kernel(RouteCall call, int64_t* counts) {
   FD_DYNAMIC_SHARED(uint64_t, words);
   const int warps = int(blockDim.x) / kLanes, experts = int(call.x.cols);

@@ -178,14 +178,15 @@ def _cached_plan(n_members, law, types, values, options, returns) -> _Plan:
     _check_count(mode, n_members)
     host = torch.device("cpu")
     packed = _check_weights(mode, weights, strength, plausibility, n_members, 1, host)
-    mode_bits, _, _, _ = pack_options(_OP, *options[:4], (), 0, options[4])
+    mix_support, filter_order, ties, domain, check = options
+    mode_bits, _, _, _ = pack_options(_OP, mix_support, filter_order, ties, domain, (), 0, check)
     outputs, fields = _pack_returns(mode, returns)
     values = check_values(_OP, values)
     with torch.inference_mode(False):
         rows = [torch.tensor([row], dtype=torch.float64, device=host) for row in (packed, values)]
     if any(type(row) is not Tensor for row in rows):  # a mode is active that makes fakes
         raise HasTensor
-    return _Plan(*rows, mode_bits, outputs, fields, options[4])
+    return _Plan(rows[0], rows[1], mode_bits, outputs, fields, check)
 
 
 def _plan_of(members, law, values, options, returns, mask):
@@ -393,7 +394,7 @@ def _weight_numbers(weights, n_members: int) -> tuple:
     for a in weights:
         if isinstance(a, bool) or not isinstance(a, numbers.Real):
             raise TypeError(f"{_OP}: weights must hold numbers, got {type(a).__name__}")
-        if not 0 <= a <= torch.finfo(torch.float32).max or math.isnan(a):
+        if not 0 <= float(a) <= torch.finfo(torch.float32).max or math.isnan(a):
             raise ValueError(f"{_OP}: weights must be finite and >= 0, got {a}")
     if not any(torch.tensor([float(a) for a in weights], dtype=torch.float32).tolist()):
         raise ValueError(f"{_OP}: some weight must be > 0, got {list(weights)}")
