@@ -35,8 +35,8 @@ CONFIGURATIONS = {
     "top-p": {"top_p": 0.9},
 }
 MOST_READ = {49152: 1.10, 128256: 1.05}  # in bytes of the row; the mean over rows
-# A nucleus of more tokens than a list holds costs two reads more: at 128256 the goal of 2.1 is missed on the mean of
-# these rows, two to four of which have one.
+# A nucleus of more tokens than a list holds costs two reads more: at 128256 the goal of 2.1 is missed on the
+# mean of these rows, two to four of which have one.
 MOST_READ_OF_TOP_P = {49152: 2.15, 128256: 2.8}
 # In sectors of 32 bytes, of which a token read alone takes a whole one.
 MORE_IN_SECTORS = 0.04
