@@ -33,17 +33,12 @@ MISTAKES = {
         r"board_slots\[\d+\](, which no thread has written|: reads \(RAW\) what thread \d+ wrote)",
     ),
     "a barrier between reading and writing": Mistake(
-        *(
-            "list.cuh",
-            "gather",
-            f"{BARRIER}\n  if (thread_id() == 0) list_count()",
-            "if (thread_id() == 0) list_count()",
-        ),
+        *("groups.cuh", "key_threshold", f"{BARRIER}\n    threshold_bins().store", "threshold_bins().store"),
         (ROWS, "top_k_and_top_n and index"),
-        r"race on count\[\d+\]: .* what thread \d+ (wrote|read)",
+        r"race on board_slots\[\d+\]: .* what thread \d+ (wrote|read)",
     ),
     "reads one token past a row": Mistake(
-        *("row.cuh", "fetch", "at < end", "at <= end"),
+        *("row.cuh", "fetch", "kLanes < end", "kLanes <= end"),
         (EXECUTOR, "few_and_many_rows and 1-70"),
         r"reads 4 bytes .* ends 4 bytes past the end of x row 0 \(280 bytes\)",
     ),

@@ -317,9 +317,11 @@ FD_DEVICE Prefix prefix_by_bins() {
   if (thread_id() == 0) board().put(kWordBaseLast, uint64_t(base.last));
   __syncthreads();
   const PostedCut cut{base.lo, kWordBaseLast};
-  // A nucleus ends above (1 - p) S / V, and S is at least the weight of the maximum.
-  const float share = (1.0f - top_p_of()) / float(w.row.cols());
-  const float least = lightest_value<T>(uint64_t(share * float(uint64_t{1} << kWeightBits)) | 1);
+  // A nucleus ends above (1 - p) S / V, of which this is about the weight; any width would do.
+  const float total = float(to_double(board().wide(kWordMost))) / larger(top_p_of(), 0x1p-20f);
+  const float light = (1.0f - top_p_of()) * total / float(w.row.cols());
+  const float heaviest = float(uint64_t{1} << kWeightBits);
+  const float least = lightest_value<T>(uint64_t(light < heaviest ? light : heaviest) | 1);
   const float lo = least > base.lo ? least : base.lo;
   const float scale = 255.0f / larger(w.rule.m - lo, 0x1p-100f);
   const auto bin_of = [&](float x) {

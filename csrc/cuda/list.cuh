@@ -61,8 +61,12 @@ FD_DEVICE List gather(const Row<T>& r, const Maxima<T>& maxima, const Groups& gr
     const int b = first + lane_id();
     uint32_t reach = __ballot_sync(kFullWarp, b < end && maxima.load(b) >= lo);
 #pragma unroll 1
-    for (; reach != 0; reach &= reach - 1)
+    for (; reach != 0; reach &= reach - 1) {
       gather_block(r, groups, lo, first + __ffs(int(reach)) - 1);
+      // More than fit are of no use: this block was the last.
+      const uint64_t n = lane_id() == 0 ? list_count().add(0, 0) : 0;
+      if (from_first_lane(n) > uint64_t(kListCapacity)) reach = 1;
+    }
   }
   __syncthreads();
   const uint32_t n = list_count().load(0);
