@@ -11,7 +11,7 @@ from simt_engine import FLAGS, run_tests
 from test_cuda_planted import MISTAKES, plant
 
 DRAWS = Path(__file__).resolve().parent / "simt" / "draws.cpp"
-SOURCES = (*sorted((CSRC / "cuda").glob("*.cu")), CSRC / "reference" / "reference.cpp", DRAWS)
+SOURCES = (*sorted((CSRC / "cuda").glob("*.cu")), *sorted((CSRC / "reference").glob("*.cpp")), DRAWS)
 
 
 @pytest.mark.slow  # builds everything again
