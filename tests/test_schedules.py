@@ -240,7 +240,11 @@ def test_exploit_is_one_minus_mix_eps(exploit):
         out = fusedraw.sample(LOGITS, keys=KEYS, returns=("logp", "explored"), **chance)
         probs = fusedraw.sample_probs(LOGITS.softmax(-1), keys=KEYS, returns=("logp",), **chance)
         sampler = fusedraw.Sampler(returns=("logp",), **chance)(LOGITS, keys=KEYS)
-        return [out.ids, out.logp, out.explored, probs.ids, probs.logp, sampler.ids, sampler.logp]
+        several = fusedraw.mixture([LOGITS, -LOGITS], keys=KEYS, returns="logp", **chance)
+        scores = fusedraw.token_logprob(LOGITS, out.ids, **chance)
+        assert torch.equal(scores, out.logp)
+        each = [probs.ids, probs.logp, sampler.ids, sampler.logp, several.ids, several.logp]
+        return [out.ids, out.logp, out.explored, *each]
 
     expected = draw(mix_eps=1 - exploit)
     for given in (exploit, torch.tensor([exploit], dtype=torch.float64)):
@@ -265,6 +269,12 @@ def test_exploit_refuses():
     for wrong in (1.5, -0.1, math.nan):
         with pytest.raises(ValueError, match=r"exploit must be in \[0, 1\], got"):
             fusedraw.sample(LOGITS, keys=KEYS, exploit=wrong)
+    for call in (
+        lambda **c: fusedraw.mixture([LOGITS], keys=KEYS, **c),
+        lambda **c: fusedraw.token_logprob(LOGITS, torch.zeros(6, dtype=torch.int64), **c),
+    ):
+        with pytest.raises(ValueError, match="give one of mix_eps and exploit"):
+            call(mix_eps=0.1, exploit=0.9)
     with pytest.raises(TypeError, match="exploit must be a number"):
         fusedraw.sample(LOGITS, keys=KEYS, exploit="much")
     with pytest.raises(ValueError, match="give one of mix_eps and exploit"):

@@ -32,6 +32,7 @@ OUTPUTS = (
     *("status", "logp", "logp_full", "logp_raw", "entropy", "varentropy", "margin"),
     *("n_kept", "kept_mass", "rank", "explored", "kept"),
 )
+OUTPUT_BITS = {name: bit for bit, name in enumerate(OUTPUTS)}
 _NOT_FOR_PROBS = ("logp_full", "logp_raw", "entropy", "varentropy")
 _PROBS_OUTPUTS = tuple(name for name in OUTPUTS if name not in _NOT_FOR_PROBS)
 
@@ -97,36 +98,24 @@ def cached_plan(
 
 def pack_options(op, mix_support, filter_order, ties, domain, returns, top_n, check):
     """Names -> (mode bits, output bits, fields of SampleOutput in the op's order, top_n)."""
-    returns = names_tuple(op, returns)
+    probs = op == "sample_probs"
+    returns = returned_names(op, returns, _PROBS_OUTPUTS if probs else OUTPUTS)
     check_choice(op, "mix_support", mix_support, MIX_SUPPORTS)
     check_choice(op, "filter_order", filter_order, FILTER_ORDERS)
     check_choice(op, "ties", ties, TIES)
     check_choice(op, "domain", domain, DOMAINS)
     check_check(op, check)
     mode = FILTER_ORDERS[filter_order] | TIES[ties] | MIX_SUPPORTS[mix_support] | DOMAINS[domain]
-    probs = op == "sample_probs"
     if probs:
         mode |= MODE_PROBS
-    offered = _PROBS_OUTPUTS if probs else OUTPUTS
-    for name in returns:
-        if not isinstance(name, str):
-            raise TypeError(f"{op}: returns must hold names (str), got {type(name).__name__}")
-        if name not in offered:
-            raise ValueError(f"{op}: returns must be among {listing(offered)}, got {name!r}")
     if isinstance(top_n, bool) or not isinstance(top_n, numbers.Integral):
         raise TypeError(f"{op}: top_n must be an int, got {type(top_n).__name__}")
     if top_n < 0:
         raise ValueError(f"{op}: top_n must be >= 0, got {top_n}")
-    outputs = 0
-    names = ["ids"]
-    if returns:
-        for bit, name in enumerate(OUTPUTS):
-            if name in returns:
-                outputs |= 1 << bit
-                names += ["kept_ids", "kept_offsets"] if name == "kept" else [name]
+    outputs, names = output_fields(returns, OUTPUT_BITS)
     if top_n:
-        names += ["top_ids", "top_logps"]
-    return mode, outputs, tuple(names), int(top_n)
+        names += ("top_ids", "top_logps")
+    return mode, outputs, names, int(top_n)
 
 
 def names_tuple(op: str, returns) -> tuple:
@@ -137,6 +126,27 @@ def names_tuple(op: str, returns) -> tuple:
         return tuple(returns)
     except TypeError:
         raise TypeError(f"{op}: returns must be a tuple of names, got {type(returns).__name__}") from None
+
+
+def returned_names(op: str, returns, offered) -> tuple:
+    """`returns` as a tuple of names, each of them offered."""
+    returns = names_tuple(op, returns)
+    for name in returns:
+        if not isinstance(name, str):
+            raise TypeError(f"{op}: returns must hold names (str), got {type(name).__name__}")
+        if name not in offered:
+            raise ValueError(f"{op}: returns must be among {listing(offered)}, got {name!r}")
+    return returns
+
+
+def output_fields(returns, bits: dict[str, int]) -> tuple[int, tuple]:
+    """(output bits of an op, fields in the order in which it returns them): ids, then by bit; kept is two."""
+    outputs, fields = 0, ["ids"]
+    for name, bit in bits.items():
+        if name in returns:
+            outputs |= 1 << bit
+            fields += ["kept_ids", "kept_offsets"] if name == "kept" else [name]
+    return outputs, tuple(fields)
 
 
 def check_values(op: str, values) -> tuple:

@@ -27,13 +27,16 @@ from ._device import is_plain, kernel_device, move
 from ._ops import mixture as mixture_op
 from ._params import (
     MODE_RAISE,
+    OUTPUT_BITS,
     HasTensor,
     check_lengths,
     check_value,
     check_values,
-    names_tuple,
+    mix_eps_of,
+    output_fields,
     pack_options,
     pack_values,
+    returned_names,
 )
 from .keys import make_keys, reject_beside_keys, resolve_keys
 
@@ -41,10 +44,11 @@ _OP = "mixture"
 MODES = {"arithmetic": 0, "geometric": 1, "cfg": 2, "context_aware": 3, "contrastive": 4}
 MAX_MEMBERS = 32
 _MEANS = ("arithmetic", "geometric")
-# Bit of each output, in the order in which the op returns them; `kept` is two tensors.
+_NOT_OF_MIXTURES = ("logp_full", "logp_raw", "varentropy", "margin")
+# Bit of each output, in the order in which the op returns them: some of those of `sample`, and its own.
 _BITS = {
-    **{"status": 0, "logp": 1, "entropy": 4, "n_kept": 7, "kept_mass": 8, "rank": 9, "explored": 10},
-    **{"kept": 11, "member_logp": 12, "member_entropy": 13, "mean_entropy": 14, "mutual_information": 15},
+    **{name: bit for name, bit in OUTPUT_BITS.items() if name not in _NOT_OF_MIXTURES},
+    **{"member_logp": 12, "member_entropy": 13, "mean_entropy": 14, "mutual_information": 15},
 }
 _BY_MEMBER = ("member_logp", "member_entropy")
 _WHOLE_BATCH = ("kept_ids", "kept_offsets")
@@ -88,6 +92,7 @@ def mixture(
     top_p=1.0,
     min_p=0.0,
     mix_eps=0.0,
+    exploit=None,
     mix_support="kept",
     filter_order="sequential",
     ties="index",
@@ -129,6 +134,7 @@ def mixture(
         temperature: >= 0, of every member before they are combined; in all modes but the first that is the
             same as of the combination. 0 with "arithmetic": each member votes for its first token, and the
             draw is among the votes.
+        exploit: as in `sample`: 1 - mix_eps, in its place.
         mask: as in `sample`; a token that is not allowed is looked at in no member.
         returns: names out of status, logp, entropy, n_kept, kept_mass, rank, explored, kept, member_logp,
             member_entropy, mean_entropy (the first two modes) and mutual_information ("arithmetic": how much
@@ -146,6 +152,8 @@ def mixture(
     """
     if isinstance(weights, list):
         weights = tuple(weights)
+    if exploit is not None:
+        mix_eps = mix_eps_of(_OP, mix_eps, exploit)
     values = (temperature, top_p, min_p, mix_eps, top_k)
     options = (mix_support, filter_order, ties, domain, check)
     law = (mode, weights, strength, plausibility)
@@ -329,22 +337,12 @@ def _check_count(mode: str, n_members: int) -> None:
 
 def _pack_returns(mode: str, returns):
     """(output bits, fields of MixtureOutput in the op's order)."""
-    returns = names_tuple(_OP, returns)
-    for name in returns:
-        if not isinstance(name, str):
-            raise TypeError(f"{_OP}: returns must hold names (str), got {type(name).__name__}")
-        if name not in _BITS:
-            raise ValueError(f"{_OP}: returns must be among {listing(_BITS)}, got {name!r}")
-        if name == "mutual_information" and mode != "arithmetic":
-            raise ValueError(f"{_OP}: mutual_information needs mode 'arithmetic', got {mode!r}")
-        if name == "mean_entropy" and mode not in _MEANS:
-            raise ValueError(f"{_OP}: mean_entropy needs mode {listing(map(repr, _MEANS))}, got {mode!r}")
-    outputs, fields = 0, ["ids"]
-    for name, bit in _BITS.items():
-        if name in returns:
-            outputs |= 1 << bit
-            fields += ["kept_ids", "kept_offsets"] if name == "kept" else [name]
-    return outputs, fields
+    returns = returned_names(_OP, returns, _BITS)
+    if "mutual_information" in returns and mode != "arithmetic":
+        raise ValueError(f"{_OP}: mutual_information needs mode 'arithmetic', got {mode!r}")
+    if "mean_entropy" in returns and mode not in _MEANS:
+        raise ValueError(f"{_OP}: mean_entropy needs mode {listing(map(repr, _MEANS))}, got {mode!r}")
+    return output_fields(returns, _BITS)
 
 
 def _check_weights(mode, weights, strength, plausibility, n_members, rows, device):

@@ -19,7 +19,6 @@ from ._checks import (
     check_mask,
     check_rows,
     dtype_name,
-    listing,
     should_raise,
 )
 from ._device import is_plain, kernel_device, move
@@ -31,9 +30,10 @@ from ._params import (
     check_lengths,
     check_value,
     check_values,
-    names_tuple,
+    mix_eps_of,
     pack_options,
     pack_values,
+    returned_names,
 )
 
 _OP = "token_logprob"
@@ -59,6 +59,7 @@ def token_logprob(
     top_p=1.0,
     min_p=0.0,
     mix_eps=0.0,
+    exploit=None,
     mix_support="kept",
     filter_order="sequential",
     ties="index",
@@ -77,8 +78,8 @@ def token_logprob(
             CPU wherever the rows are: for gradient checks). Leading dimensions count as rows, N in all; they
             should be viewable as [N, V], or the rows are copied.
         ids: int64 or int32 [...], the leading shape of `logits`: one token per row, in [0, V).
-        temperature, top_k, top_p, min_p, mix_eps: as in `sample`: numbers, or tensors of one value, of length
-            N or of the shape of `ids`.
+        temperature, top_k, top_p, min_p, mix_eps, exploit: as in `sample`: numbers, or tensors of one value,
+            of length N or of the shape of `ids`.
         mix_support, filter_order, ties: as in `sample`.
         mask: as in `sample`: bool [V] or [..., V], or int32 words [ceil(V/32)] or [..., ceil(V/32)].
         kept: (ids int32 [K], offsets int64 [N + 1]), the kept sets that `sample(..., returns=("kept",))`
@@ -110,7 +111,9 @@ def token_logprob(
     >>> logp = fusedraw.token_logprob(new_logits, out.ids, mix_eps=0.05, kept=kept)
     >>> ratio = torch.exp(logp - out.logp)  # of two behaviour policies: 1 where new_logits are logits
     """
-    names = _check_returns(returns)
+    names = returned_names(_OP, returns, _RETURNS)
+    if exploit is not None:
+        mix_eps = mix_eps_of(_OP, mix_eps, exploit)
     _check_shapes(logits, ids)
     check_check(_OP, check)
     shape, (rows, vocab) = ids.shape, (ids.numel(), logits.shape[-1])
@@ -195,16 +198,6 @@ def _check_bound(op, weight, logp_pi, logp_mu, mix_eps):
             f"{op}: weights must be at most 1 / (1 - mix_eps) = {float(bound):.6g}, got {float(found):.6g} "
             f"at {place}: logp_pi is not that of the policy that was mixed"
         )
-
-
-def _check_returns(returns) -> tuple:
-    names = names_tuple(_OP, returns)
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"{_OP}: returns must hold names (str), got {type(name).__name__}")
-        if name not in _RETURNS:
-            raise ValueError(f"{_OP}: returns must be among {listing(_RETURNS)}, got {name!r}")
-    return names
 
 
 def _check_shapes(logits, ids) -> None:
