@@ -1,17 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of several models for the tests of `mixture`, and the operator and R1 on them, results by name."""
 
+import hypothesis.strategies as st
 import torch
 from fusedraw import reference_mixture as rm
 from strategies import (
+    BF16,
     DTYPES,
+    EDGES,
+    F16,
     F32,
+    FINITE_IN_F16,
+    INF,
+    KINDS,
+    MASKS,
+    NAN,
+    Rows,
     _mode_arguments,
     _row_arguments,
     make_keys,
+    make_mask,
     make_params,
+    make_rows,
     op,
     row_mask,
+    seeds,
 )
 
 HOW = rm.COMBINATIONS
@@ -87,3 +100,36 @@ def mixture_r1(members, weights, how, params=None, keys=None, mask=None, mode=0,
             values = [getattr(r.draw, name) for r in results]
             named[name] = torch.tensor(values, dtype=DTYPES.get(name, F32))
     return named
+
+
+UNTIL_R1 = st.one_of(st.sampled_from([n for n in EDGES if n < 400]), st.integers(1, 300))
+STRENGTHS = st.one_of(st.sampled_from([0.0, 1.0, 1.5, -2.0, 1e-30, 3e38]), st.floats(-4, 8))
+
+
+@st.composite
+def several(draw, how, size=UNTIL_R1):
+    """Members of one shape and dtype, alike or not, and how they are weighted."""
+    n = draw(st.integers(1, 4)) if how in rm.MEANS else 2
+    rows, v, seed = draw(st.integers(1, 2)), draw(size), draw(seeds)
+    dtype = draw(st.sampled_from([F32, F32, BF16, F16]))
+    kinds = [draw(st.sampled_from(list(KINDS) if dtype == F32 else FINITE_IN_F16)) for _ in range(n)]
+    alike = draw(st.integers(0, 4)) == 0
+    members = [
+        make_rows(kinds[0 if alike else i], rows, v, seed + (0 if alike else i), dtype) for i in range(n)
+    ]
+    if draw(st.integers(0, 19)) == 0:
+        spoiled = members[draw(st.integers(0, n - 1))]
+        spoiled[draw(st.integers(0, rows - 1)), draw(st.integers(0, v - 1))] = draw(
+            st.sampled_from([NAN, INF])
+        )
+    if how in rm.MEANS:
+        a = st.one_of(st.sampled_from([0.0, 1.0, 0.5, 1e-20, 3e30]), st.floats(0.01, 2))
+        line = st.lists(a, min_size=n, max_size=n)
+    else:
+        line = st.tuples(STRENGTHS, st.one_of(st.sampled_from([0.0, 0.1, 1.0]), st.floats(0, 1)))
+    weights = torch.tensor([draw(line) for _ in range(draw(st.sampled_from([1, rows])))], dtype=torch.float64)
+    if draw(st.integers(0, 29)) == 0:
+        weights[0, 0] = draw(st.sampled_from([NAN, -1.0, INF]))
+    mask = make_mask(draw(st.sampled_from(["none", *MASKS])), rows, v, seed + 9)
+    about = f"{how}: {kinds}, {rows=}, size={v}, {seed=}, {dtype}, {alike=}, {weights.tolist()}"
+    return members, weights, Rows(members[0], mask, make_keys(rows, seed), about)

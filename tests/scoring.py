@@ -3,7 +3,19 @@
 
 import torch
 from fusedraw import reference_scores as r1
-from strategies import F32, _mode_arguments, _row_arguments, op, row_mask
+from hypothesis import strategies as st
+from strategies import (
+    F32,
+    _mode_arguments,
+    _row_arguments,
+    bits_of,
+    modes,
+    op,
+    param_rows,
+    row_batches,
+    row_mask,
+    sample,
+)
 
 
 def score(x, ids, params, mask=None, kept=(None, None), mode=0, entropy=True, grads=None):
@@ -46,3 +58,29 @@ def pack_kept(lists):
     """CSR of one list of ids per row."""
     sizes = torch.tensor([0, *(len(ids) for ids in lists)])
     return torch.tensor([i for ids in lists for i in ids], dtype=torch.int32), sizes.cumsum(0)
+
+
+GRADS = st.sampled_from([0.0, 1.0, -1.0, 0.37, -2.5e3, 1e-30, 3e38])
+
+
+@st.composite
+def scored_batches(draw):
+    """Rows, token ids, a recorded kept set or none, gradients."""
+    rows = draw(row_batches(size=st.one_of(st.sampled_from([1, 2, 255, 256, 257, 513]), st.integers(1, 900))))
+    n, v = rows.x.shape
+    params, mode = draw(param_rows(n, v)), draw(modes)
+    drawn = sample(rows.x, params, rows.keys, rows.mask, mode, bits_of("kept"))
+    ids = drawn["ids"].clone()
+    for row in range(n):
+        if draw(st.booleans()):
+            ids[row] = draw(st.integers(0, v - 1))
+    kept, source = (None, None), draw(st.sampled_from(["filters", "filters", "drawn", "other"]))
+    if source == "drawn":
+        kept = drawn["kept_ids"], drawn["kept_offsets"]
+    elif source == "other":
+        chosen = st.lists(st.integers(0, v - 1), unique=True, max_size=40).map(sorted)
+        kept = pack_kept([draw(chosen) for _ in range(n)])
+    entropy = draw(st.booleans())
+    g = torch.tensor([draw(GRADS) for _ in range(n)])
+    h = torch.tensor([draw(GRADS) for _ in range(n)]) if entropy and draw(st.booleans()) else None
+    return (rows.x, ids, params, rows.mask, kept, mode, entropy, (g, h)), rows

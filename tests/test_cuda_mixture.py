@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mixture_cases import HOW, make_weights, mixture
+from mixture_cases import HOW, make_weights, mixture, several
 from simt_engine import schedule
 from strategies import (
     BF16,
@@ -27,7 +27,6 @@ from strategies import (
     on_every_engine,
     param_rows,
 )
-from test_mixture import several
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 MEANS = HOW[:2]

@@ -6,10 +6,10 @@ import functools
 
 import fusedraw
 import pytest
-import test_token_logprob as scores
+import test_token_logprob_input as scores
 import torch
 from hypothesis import given
-from scoring import score
+from scoring import score, scored_batches
 from simt_engine import library, operators, recorded, schedule
 from strategies import (
     BF16,
@@ -38,7 +38,7 @@ def built():
 
 
 @examples(60)
-@given(scores.scored_batches())
+@given(scored_batches())
 def test_generated_rows(batch):
     arguments, _ = batch
     both(score, *arguments)

@@ -30,17 +30,15 @@ FD_FN bool mask_allows(const MaskView& m, int64_t row, int64_t id) {
   return word >> (id & 31) & 1u;
 }
 
-// float64 [1 or B, 5]; row_stride 0 broadcasts. A CUDA call may bring the one row of all by value
-// instead (data null); CPU engines read `data` alone.
-struct ParamsView {
+// float64 [1 or B, columns], of which there are at most kMost; row_stride 0 broadcasts. A CUDA call
+// may bring the one row of all by value instead (data null); CPU engines read `data` alone.
+template <int kMost>
+struct NumbersView {
   const double* data = nullptr;
   int64_t row_stride = 0;
-  double row[kParamColumns] = {};
+  double row[kMost] = {};
 };
-
-FD_FN double params_value(const ParamsView& p, int64_t row, int column) {
-  return p.data == nullptr ? p.row[column] : p.data[row * p.row_stride + column];
-}
+using ParamsView = NumbersView<kParamColumns>;
 
 // uint64 [B, 2] = (seed, offset).
 struct KeysView {

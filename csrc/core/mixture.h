@@ -23,17 +23,6 @@ FD_FN bool is_mean(Combination how) { return how <= Combination::kGeometric; }
 // Columns of `weights`: one a member, or strength and plausibility of a pair.
 FD_FN int weight_columns(Combination how, int members) { return is_mean(how) ? members : 2; }
 
-// float64 [1 or B, columns]; row_stride 0 broadcasts. As for parameters, a CUDA call may bring one
-// row by value instead (data null).
-struct MemberWeightsView {
-  const double* data = nullptr;
-  int64_t row_stride = 0;
-  double row[kMaxMembers] = {};
-};
-FD_FN double member_weight_value(const MemberWeightsView& v, int64_t row, int column) {
-  return v.data == nullptr ? v.row[column] : v.data[row * v.row_stride + column];
-}
-
 struct MixtureCall {
   RowsView x;  // the first member: the shape of all
   RowsView member[kMaxMembers];
@@ -41,7 +30,7 @@ struct MixtureCall {
   Combination how = Combination::kArithmetic;
   MaskView mask;
   ParamsView params;
-  MemberWeightsView weights;
+  NumbersView<kMaxMembers> weights;
   KeysView keys;
   Options options;    // `probs` is that of the combined row
   SampleOutputs out;  // of it: no logp_full, logp_raw, varentropy, margin, top_n

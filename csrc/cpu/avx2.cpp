@@ -28,22 +28,10 @@
 namespace fusedraw {
 
 const Engine& avx2_engine() {
-  static const Engine engine = {"avx2",
-                                []() -> bool {
-                                  return __builtin_cpu_supports("avx2") &&
-                                         __builtin_cpu_supports("fma") &&
-                                         __builtin_cpu_supports("bmi2") &&
-                                         __builtin_cpu_supports("popcnt");
-                                },
-                                sample_row,
-                                softmax_row,
-                                filter_row,
-                                multinomial_row,
-                                token_logprob_row,
-                                token_logprob_grad_row,
-                                mixture_row,
-                                route_row,
-                                weight_hash};
+  static constexpr Engine engine = engine_of("avx2", []() -> bool {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+  });
   return engine;
 }
 

@@ -30,22 +30,11 @@
 namespace fusedraw {
 
 const Engine& avx512_engine() {
-  static const Engine engine = {
-      "avx512",
-      []() -> bool {
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
-      },
-      sample_row,
-      softmax_row,
-      filter_row,
-      multinomial_row,
-      token_logprob_row,
-      token_logprob_grad_row,
-      mixture_row,
-      route_row,
-      weight_hash};
+  static constexpr Engine engine = engine_of("avx512", []() -> bool {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+  });
   return engine;
 }
 

@@ -13,17 +13,7 @@
 namespace fusedraw {
 
 const Engine& neon_engine() {
-  static const Engine engine = {"neon",
-                                []() -> bool { return true; },
-                                sample_row,
-                                softmax_row,
-                                filter_row,
-                                multinomial_row,
-                                token_logprob_row,
-                                token_logprob_grad_row,
-                                mixture_row,
-                                route_row,
-                                weight_hash};
+  static constexpr Engine engine = engine_of("neon", []() -> bool { return true; });
   return engine;
 }
 

@@ -10,12 +10,7 @@
 namespace fusedraw {
 
 const Engine& scalar_engine() {
-  static const Engine engine = {"scalar",          []() -> bool { return true; },
-                                sample_row,        softmax_row,
-                                filter_row,        multinomial_row,
-                                token_logprob_row, token_logprob_grad_row,
-                                mixture_row,       route_row,
-                                weight_hash};
+  static constexpr Engine engine = engine_of("scalar", []() -> bool { return true; });
   return engine;
 }
 

@@ -39,7 +39,7 @@ FD_DEVICE int64_t emit_in_order(const Items& items, int64_t cols, int64_t n, uin
     for (int phase = 0; phase < 2 && more; ++phase) {
       const bool by_id = phase == 1;
       const Found found = select_key(
-          by_id ? 0 : kNone - max_key, by_id ? last : kNone - from_key, 0,
+          by_id ? 0 : kNone - max_key, by_id ? last : kNone - from_key,
           [wanted](u128) { return wanted; },
           [&](const BinAdder& add) {
             items.for_each([&](auto x, int64_t id) {

@@ -66,7 +66,7 @@ FD_DEVICE Prefix find_among(const Items& items, const WeightRule& rule, Goal goa
       __syncthreads();
     }
     const Found found = select_key(
-        by_id ? 0 : order_key(items.cut.lo), by_id ? last_id() : order_key(rule.m), 0,
+        by_id ? 0 : order_key(items.cut.lo), by_id ? last_id() : order_key(rule.m),
         [&](u128 total) {
           if (by_id || goal == Goal::kMass) return board().wide(kWordWanted);
           if (goal == Goal::kCount) return u128(board().word(kWordTopK));
@@ -204,9 +204,8 @@ enum Stage : uint64_t {
   kEstimates = 8,
   kNeedsSum = 16,  // the exact S
   kNeedsList = 32,
-  kAgain = 64,    // the estimate has not decided
-  kNoList = 128,  // more tokens than one holds
-  kLonger = 256,  // the list was too short
+  kNoList = 64,   // more tokens than one holds
+  kLonger = 128,  // the list was too short
 };
 FD_DEVICE bool in_stage(Stage s) { return board().word(kWordStage) & s; }
 // Holds barriers.
@@ -329,7 +328,7 @@ FD_DEVICE Prefix prefix_by_bins() {
     return b < 255.0f ? 255 - int(b) : 0;  // the largest first, as select_key goes
   };
   const Found found = select_key(
-      0, 255, 0, [](u128 total) { return ceil_mul(top_p_of(), total); },
+      0, 255, [](u128 total) { return ceil_mul(top_p_of(), total); },
       [&](const BinAdder& add) {
         for_kept(w, cut,
                  [&](float x, int, int) { add(uint64_t(bin_of(x)), weight_at(w.rule, x)); });
@@ -368,7 +367,7 @@ template <typename T>
 FD_DEVICE void cut_prefix() {
   begin_stage<T>();
 #pragma unroll 1
-  for (;;) {  // three times at most: one stage more is set each time
+  for (int list = 0; list < 3; ++list) {  // a list, a longer one, the exact target
     if (in_stage(kNeedsPass)) second_pass<T>();
     if (in_stage(kNeedsSum)) post_target<T>();
     if (in_stage(kNeedsList)) make_list<T>();
@@ -388,8 +387,7 @@ FD_DEVICE void cut_prefix() {
       narrow(p.cut);
       return;
     }
-    if (in_stage(kAgain)) break;
-    set_stage(kNeedsSum | kAgain, 0);
+    set_stage(kNeedsSum, 0);
   }
   const bool by_mass = cuts_by_mass();
   leave_list(List{});

@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kThreads, kResident)
 
 // Weights, a thread a row.
 struct TermsTask {
-  MemberWeightsView weights;
+  NumbersView<kMaxMembers> weights;
   Combination how;
   int members;
 };
@@ -120,14 +120,9 @@ static __global__ void __launch_bounds__(kThreads)
     mixture_terms_kernel(TermsTask task, MixtureSpace space) {
   const int64_t row = int64_t(blockIdx.x) * kThreads + int64_t(thread_id());
   if (row >= space.rows) return;
-  const Global<const double> data(task.weights.data);
   RowTerms terms{};
   const bool ok = read_member_weights(
-      task.how, task.members,
-      [&](int i) {
-        return data.null() ? task.weights.row[i] : data.load(row * task.weights.row_stride + i);
-      },
-      terms.w);
+      task.how, task.members, [&](int i) { return number_at(task.weights, row, i); }, terms.w);
   terms.status = ok ? kOk : kBadParam;
 #pragma unroll 1
   for (int m = 0; m < task.members; ++m) {

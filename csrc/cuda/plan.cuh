@@ -8,12 +8,16 @@
 
 namespace fusedraw::cuda {
 
+template <int kMost>
+FD_DEVICE double number_at(const NumbersView<kMost>& view, int64_t row, int column) {
+  const Global<const double> data(view.data);
+  return data.null() ? view.row[column] : data.load(row * view.row_stride + column);
+}
+
 FD_DEVICE bool load_params(const ParamsView& view, int64_t row, RowParams& out) {
   double p[kParamColumns];
-  const Global<const double> data(view.data);
 #pragma unroll
-  for (int i = 0; i < kParamColumns; ++i)
-    p[i] = data.null() ? view.row[i] : data.load(row * view.row_stride + i);
+  for (int i = 0; i < kParamColumns; ++i) p[i] = number_at(view, row, i);
   return read_params(p, out);
 }
 

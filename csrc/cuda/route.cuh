@@ -9,7 +9,7 @@
 #include "../core/route.h"
 #include "../core/stats.h"
 #include "launch.h"
-#include "reduce.cuh"
+#include "plan.cuh"
 
 namespace fusedraw::cuda {
 
@@ -77,10 +77,8 @@ FD_DEVICE uint8_t judge_replay(const Token<T>& t, const int64_t* ids) {
 
 FD_DEVICE bool load_route_params(const ParamsView& view, int64_t row, RouteParams& out) {
   double p[kRouteColumns];
-  const Global<const double> data(view.data);
 #pragma unroll
-  for (int i = 0; i < kRouteColumns; ++i)
-    p[i] = data.null() ? view.row[i] : data.load(row * view.row_stride + i);
+  for (int i = 0; i < kRouteColumns; ++i) p[i] = number_at(view, row, i);
   return read_route_params(p, out);
 }
 

@@ -33,22 +33,19 @@ struct BinAdder {
 
 FD_DEVICE int bits_needed(uint64_t n) { return n == 0 ? 0 : 64 - __clzll(int64_t(n)); }
 
-// On the board afterwards: kWordAbove, the measure strictly above the key found; kWordAt, that from
-// it to the end of its bin, which is its own unless slack ended the search.
+// On the board afterwards: kWordAbove, the measure strictly above the key found; kWordAt, its own.
 struct Found {
   uint64_t key;  // the largest one with at least the target at or above it
   bool reached;
 };
 
 // visit(add) calls add(key, amount) for every item, by all threads of the block together and
-// without barriers. target(total) is asked once, with the sum over [first, last]. Ends early at a
-// bin boundary where at most `slack` > 0 more than the target lies at or above it.
+// without barriers. target(total) is asked once, with the sum over [first, last].
 template <typename Target, typename Visit>
-FD_DEVICE Found select_key(uint64_t first, uint64_t last, uint32_t slack, Target target,
-                           Visit visit) {
+FD_DEVICE Found select_key(uint64_t first, uint64_t last, Target target, Visit visit) {
   const int t = thread_id();
 #pragma unroll 1
-  for (int round = 0;; ++round) {  // at most 8: each narrows the range by 8 bits
+  for (int round = 0; round < 8; ++round) {  // each narrows the range by 8 bits
     const int width = bits_needed(last - first);
     const int shift = width > 8 ? width - 8 : 0;
     __syncthreads();
@@ -83,12 +80,11 @@ FD_DEVICE Found select_key(uint64_t first, uint64_t last, uint32_t slack, Target
     const uint64_t bin = board().word(kWordBin);
     if (bin == kThreads) return {0, false};  // less than the target in all
     first += bin << shift;
-    if (shift == 0 || round == 64) return {first, true};
-    if (slack > 0 && board().wide(kWordAt) <= board().wide(kWordWanted) + slack)
-      return {first, true};
+    if (shift == 0) break;
     const uint64_t end = first + ((uint64_t{1} << shift) - 1);
     last = end < last ? end : last;
   }
+  return {first, true};
 }
 
 }  // namespace fusedraw::cuda

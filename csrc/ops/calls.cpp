@@ -17,7 +17,8 @@ namespace {
 
 // The vectors of B that `outputs` names, ids first.
 void add_outputs(SampleOutputs& out, int64_t rows, const Device& device, int64_t outputs,
-                 std::vector<Tensor>& results, OptionalTensor& status, OptionalTensor& n_kept) {
+                 DrawResults& to) {
+  std::vector<Tensor>& results = to.results;
   results.reserve(4);
   results.push_back(new_tensor({rows}, ScalarType::Long, device));
   out.ids = data<int64_t>(results[0]);
@@ -25,8 +26,8 @@ void add_outputs(SampleOutputs& out, int64_t rows, const Device& device, int64_t
     if (!(outputs & bit)) return;
     results.push_back(new_tensor({rows}, dtype, device));
     pointer = data<std::remove_reference_t<decltype(*pointer)>>(results.back());
-    if (bit == kStatusBit) status = results.back();
-    if (bit == kNKeptBit) n_kept = results.back();
+    if (bit == kStatusBit) to.status = results.back();
+    if (bit == kNKeptBit) to.n_kept = results.back();
   };
   add(kStatusBit, ScalarType::Byte, out.status);
   add(kLogpBit, ScalarType::Float, out.logp);
@@ -85,8 +86,8 @@ MixtureTensors::MixtureTensors(const std::vector<Tensor>& rows, const Tensor& we
   call.options.probs = call.how == Combination::kArithmetic;
   call.mask = checked_mask(op, mask, call.x, device, mask_);
   call.params = checked_params(op, params, n, device, params_);
-  call.weights = checked_member_weights(op, weights, n, weight_columns(call.how, call.members),
-                                        device, weights_);
+  call.weights = checked_numbers<kMaxMembers>(
+      op, "weights", weights, n, weight_columns(call.how, call.members), device, weights_);
   call.keys = checked_keys(op, keys, n, device, keys_);
   FUSEDRAW_CHECK(outputs >= 0 && (outputs & ~int64_t(kMixtureBits)) == 0, op,
                  ": outputs out of range: ", outputs);
@@ -96,11 +97,11 @@ MixtureTensors::MixtureTensors(const std::vector<Tensor>& rows, const Tensor& we
                  ": mutual_information needs the arithmetic mean");
   FUSEDRAW_CHECK(!wants_kept || call.x.cols <= INT32_MAX, op,
                  ": kept ids are int32, V must be below 2^31, got ", call.x.cols);
-  add_outputs(call.out, n, device, outputs, results, status, n_kept);
+  add_outputs(call.out, n, device, outputs, *this);
   const auto add = [&](int bit, std::initializer_list<int64_t> shape, float*& pointer) {
     if (!(outputs & bit)) return;
-    more.push_back(new_tensor(shape, ScalarType::Float, device));
-    pointer = data<float>(more.back());
+    after_kept.push_back(new_tensor(shape, ScalarType::Float, device));
+    pointer = data<float>(after_kept.back());
   };
   add(kMemberLogpBit, {call.members, n}, call.member_logp);
   add(kMemberEntropyBit, {call.members, n}, call.member_entropy);
@@ -132,12 +133,12 @@ SampleTensors::SampleTensors(const Tensor& logits, const Tensor& params, const T
   FUSEDRAW_CHECK(!wants_kept || call.x.cols <= INT32_MAX, op,
                  ": kept ids are int32, V must be below 2^31, got ", call.x.cols);
 
-  add_outputs(call.out, rows, device, outputs, results, status, n_kept);
+  add_outputs(call.out, rows, device, outputs, *this);
   if (top_n > 0) {
-    top = {new_tensor({rows, top_n}, ScalarType::Long, device),
-           new_tensor({rows, top_n}, ScalarType::Float, device)};
-    call.out.top_ids = data<int64_t>(top[0]);
-    call.out.top_logps = data<float>(top[1]);
+    after_kept = {new_tensor({rows, top_n}, ScalarType::Long, device),
+                  new_tensor({rows, top_n}, ScalarType::Float, device)};
+    call.out.top_ids = data<int64_t>(after_kept[0]);
+    call.out.top_logps = data<float>(after_kept[1]);
     call.out.top_n = top_n;
   }
 }

@@ -55,7 +55,14 @@ T* data(const Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
-struct SampleTensors {
+// What comes back from a draw, in the order of its operator.
+struct DrawResults {
+  std::vector<Tensor> results;     // up to the kept sets
+  std::vector<Tensor> after_kept;  // behind them
+  OptionalTensor status, n_kept;   // of `results`
+};
+
+struct SampleTensors : DrawResults {
   SampleTensors(const Tensor& logits, const Tensor& params, const Tensor& keys,
                 const OptionalTensor& mask, int64_t mode_bits, int64_t outputs, int64_t top_n);
 
@@ -64,16 +71,13 @@ struct SampleTensors {
   Tensor x;
   Device device;
   bool wants_kept;
-  SampleCall call;                // without `kept`
-  std::vector<Tensor> results;    // up to `kept`
-  std::vector<Tensor> top;        // after it
-  OptionalTensor status, n_kept;  // of `results`
+  SampleCall call;  // without `kept`
 
  private:
   Tensor mask_, params_, keys_;
 };
 
-struct MixtureTensors {
+struct MixtureTensors : DrawResults {
   MixtureTensors(const std::vector<Tensor>& members, const Tensor& weights, const Tensor& params,
                  const Tensor& keys, const OptionalTensor& mask, int64_t how, int64_t mode_bits,
                  int64_t outputs);
@@ -83,10 +87,7 @@ struct MixtureTensors {
   std::vector<Tensor> members;
   Device device;
   bool wants_kept;
-  MixtureCall call;               // without `kept`
-  std::vector<Tensor> results;    // up to `kept`
-  std::vector<Tensor> more;       // after it
-  OptionalTensor status, n_kept;  // of `results`
+  MixtureCall call;  // without `kept`
 
  private:
   Tensor mask_, weights_, params_, keys_;

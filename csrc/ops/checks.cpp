@@ -116,42 +116,22 @@ MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const R
   return m;
 }
 
-ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
-                          Tensor& hold, int columns) {
-  FUSEDRAW_CHECK(params.scalar_type() == ScalarType::Double && params.dim() == 2 &&
-                     (params.size(0) == 1 || params.size(0) == rows) && params.size(1) == columns,
-                 op, ": params must be float64 [1 or ", rows, ", ", columns, "], got ",
-                 shape_text(params));
-  hold = params.is_contiguous() ? params : torch::stable::contiguous(params);
+const double* checked_numbers(const char* op, const char* name, const Tensor& t, int64_t rows,
+                              int columns, const Device& device, Tensor& hold, double* by_value,
+                              int64_t& row_stride) {
+  FUSEDRAW_CHECK(t.scalar_type() == ScalarType::Double && t.dim() == 2 &&
+                     (t.size(0) == 1 || t.size(0) == rows) && t.size(1) == columns,
+                 op, ": ", name, " must be float64 [1 or ", rows, ", ", columns, "], got ",
+                 shape_text(t));
+  hold = t.is_contiguous() ? t : torch::stable::contiguous(t);
   const double* data = static_cast<const double*>(hold.const_data_ptr());
-  ParamsView v;
-  v.row_stride = params.size(0) == 1 ? 0 : columns;
-  if (v.row_stride == 0 && params.is_cpu()) {
-    std::copy_n(data, columns, v.row);
-    if (device != params.device()) return v;
+  row_stride = t.size(0) == 1 ? 0 : columns;
+  if (row_stride == 0 && t.is_cpu()) {
+    std::copy_n(data, columns, by_value);
+    if (device != t.device()) return nullptr;
   }
-  check_device(op, "params", params, device);
-  v.data = data;
-  return v;
-}
-
-MemberWeightsView checked_member_weights(const char* op, const Tensor& weights, int64_t rows,
-                                         int columns, const Device& device, Tensor& hold) {
-  FUSEDRAW_CHECK(
-      weights.scalar_type() == ScalarType::Double && weights.dim() == 2 &&
-          (weights.size(0) == 1 || weights.size(0) == rows) && weights.size(1) == columns,
-      op, ": weights must be float64 [1 or ", rows, ", ", columns, "], got ", shape_text(weights));
-  hold = weights.is_contiguous() ? weights : torch::stable::contiguous(weights);
-  const double* data = static_cast<const double*>(hold.const_data_ptr());
-  MemberWeightsView v;
-  v.row_stride = weights.size(0) == 1 ? 0 : columns;
-  if (v.row_stride == 0 && weights.is_cpu()) {
-    std::copy_n(data, columns, v.row);
-    if (device != weights.device()) return v;
-  }
-  check_device(op, "weights", weights, device);
-  v.data = data;
-  return v;
+  check_device(op, name, t, device);
+  return data;
 }
 
 KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,

@@ -45,12 +45,22 @@ RowsView rows_view(const Tensor& x);
 // On `device`, the rows' own. `hold` keeps a converted copy alive.
 MaskView checked_mask(const char* op, const std::optional<Tensor>& mask, const RowsView& x,
                       const Device& device, Tensor& hold);
-// One row may come from the CPU to any device: its values are then in the view, and no data.
-ParamsView checked_params(const char* op, const Tensor& params, int64_t rows, const Device& device,
-                          Tensor& hold, int columns = kParamColumns);
-// The same for the weights of mixture.
-MemberWeightsView checked_member_weights(const char* op, const Tensor& weights, int64_t rows,
-                                         int columns, const Device& device, Tensor& hold);
+// Rows of numbers. One row may come from the CPU to any device: its values are then in `by_value`,
+// and null comes back.
+const double* checked_numbers(const char* op, const char* name, const Tensor& t, int64_t rows,
+                              int columns, const Device& device, Tensor& hold, double* by_value,
+                              int64_t& row_stride);
+template <int kMost>
+NumbersView<kMost> checked_numbers(const char* op, const char* name, const Tensor& t, int64_t rows,
+                                   int columns, const Device& device, Tensor& hold) {
+  NumbersView<kMost> v;
+  v.data = checked_numbers(op, name, t, rows, columns, device, hold, v.row, v.row_stride);
+  return v;
+}
+inline ParamsView checked_params(const char* op, const Tensor& params, int64_t rows,
+                                 const Device& device, Tensor& hold, int columns = kParamColumns) {
+  return checked_numbers<kParamColumns>(op, "params", params, rows, columns, device, hold);
+}
 KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,
                       Tensor& hold);
 // A float64 or int64 vector of length 1 or `rows`; returns the stride to walk it with.

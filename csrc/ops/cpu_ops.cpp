@@ -39,8 +39,7 @@ struct KeptRows {
 
 // What sample and mixture share: a bare status where bad rows raise, the kept sets, the threads.
 template <typename Tensors, typename RowFunction>
-std::vector<Tensor> run_draw(Tensors& t, std::vector<Tensor>& after_kept,
-                             RowFunction row_function) {
+std::vector<Tensor> run_draw(Tensors& t, RowFunction row_function) {
   const int64_t rows = t.call.x.rows;
   KeptRows kept;
   if (t.wants_kept) {
@@ -56,7 +55,7 @@ std::vector<Tensor> run_draw(Tensors& t, std::vector<Tensor>& after_kept,
   for_rows(t.call, row_function);
   if (t.mode.raise) raise_bad_rows(t.op, t.call.out.status, rows);
   if (t.wants_kept) kept.store(t.results, t.device);
-  for (Tensor& tensor : after_kept) t.results.push_back(tensor);
+  for (Tensor& tensor : t.after_kept) t.results.push_back(tensor);
   return std::move(t.results);
 }
 
@@ -64,14 +63,14 @@ std::vector<Tensor> sample_cpu(const Tensor& logits, const Tensor& params, const
                                OptionalTensor mask, int64_t mode_bits, int64_t outputs,
                                int64_t top_n) {
   SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n);
-  return run_draw(t, t.top, current_engine().sample_row);
+  return run_draw(t, current_engine().sample_row);
 }
 
 std::vector<Tensor> mixture_cpu(std::vector<Tensor> members, const Tensor& weights,
                                 const Tensor& params, const Tensor& keys, OptionalTensor mask,
                                 int64_t how, int64_t mode_bits, int64_t outputs) {
   MixtureTensors t(members, weights, params, keys, mask, how, mode_bits, outputs);
-  return run_draw(t, t.more, current_engine().mixture_row);
+  return run_draw(t, current_engine().mixture_row);
 }
 
 void store_key(const Tensor& keys, int64_t row, const Key& key) {

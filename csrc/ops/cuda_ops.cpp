@@ -36,11 +36,9 @@ constexpr DeviceType kDeviceType = DeviceType::CPU;
 constexpr const char *kDeviceName = "cpu", *kArchs = "the executor";
 
 // As from the CPU to a device: one row goes by value.
-void by_value(ParamsView& p) {
-  if (p.row_stride == 0) p.data = nullptr;
-}
-void by_value(MemberWeightsView& w) {
-  if (w.row_stride == 0) w.data = nullptr;
+template <int kMost>
+void by_value(NumbersView<kMost>& v) {
+  if (v.row_stride == 0) v.data = nullptr;
 }
 void by_value(SoftmaxCall& call) {
   if (call.temperature_stride == 0) call.temperature = nullptr;
@@ -61,8 +59,8 @@ class CurrentStream {
 constexpr DeviceType kDeviceType = DeviceType::CUDA;
 constexpr const char *kDeviceName = "cuda", *kArchs = FUSEDRAW_CUDA_ARCHS;
 
-void by_value(const ParamsView&) {}
-void by_value(const MemberWeightsView&) {}
+template <int kMost>
+void by_value(const NumbersView<kMost>&) {}
 void by_value(const SoftmaxCall&) {}
 template <typename Call>
 void use_forced_noise(const Call&) {}
@@ -164,7 +162,7 @@ std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, cons
   }
   if (t.mode.raise) raise_bad_device_rows(t.op, *t.status);
   if (t.wants_kept) store_kept(t.call, t.device, launch, workspace, t.results);
-  for (Tensor& tensor : t.top) t.results.push_back(tensor);
+  for (Tensor& tensor : t.after_kept) t.results.push_back(tensor);
   return std::move(t.results);
 }
 
@@ -187,7 +185,7 @@ std::vector<Tensor> mixture_cuda(std::vector<Tensor> members, const Tensor& weig
     const cuda::MixtureDraw draw = cuda::mixture_draw(t.call, workspace);
     store_kept(draw.call, t.device, launch, draw.workspace, t.results);
   }
-  for (Tensor& tensor : t.more) t.results.push_back(tensor);
+  for (Tensor& tensor : t.after_kept) t.results.push_back(tensor);
   return std::move(t.results);
 }
 
