@@ -40,17 +40,9 @@ uint64_t weight_hash(uint32_t begin, uint32_t end) {
 
 // A constant expression: none of this region's instructions may run before `available` was asked.
 constexpr Engine engine_of(const char* name, bool (*available)()) {
-  return {name,
-          available,
-          sample_row,
-          softmax_row,
-          filter_row,
-          multinomial_row,
-          token_logprob_row,
-          token_logprob_grad_row,
-          mixture_row,
-          route_row,
-          weight_hash};
+  return {name,        available,       sample_row,        softmax_row,
+          filter_row,  multinomial_row, token_logprob_row, token_logprob_grad_row,
+          mixture_row, route_row,       weight_hash};
 }
 
 }  // namespace
