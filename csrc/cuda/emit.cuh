@@ -17,7 +17,7 @@ constexpr int kChunk = kListCapacity / 2;
 template <typename Items, typename KeyOf, typename Place>
 FD_DEVICE int64_t emit_in_order(const Items& items, int64_t cols, int64_t n, uint64_t max_key,
                                 KeyOf key_of, Place place) {
-  const Shared<uint64_t> keys = list_entries(), ids = keys.at(kChunk), words = board().words();
+  const Shared<uint64_t> keys = list_entries(), ids = keys.at(kChunk);
   constexpr uint64_t kNone = ~uint64_t{0};
   const uint64_t last = uint64_t(cols - 1);
   uint64_t from_key = 0;  // the next token is (from_key, from_id) or later
@@ -58,18 +58,18 @@ FD_DEVICE int64_t emit_in_order(const Items& items, int64_t cols, int64_t n, uin
       }
     }
     __syncthreads();
-    if (thread_id() == 0) words.store(kWordCount, 0);
+    if (thread_id() == 0) counter().store(0, 0);
     __syncthreads();
     items.for_each([&](auto x, int64_t id) {
       const uint64_t k = key_of(x, id);
       if (!open(k, id) || k > end_key || (k == end_key && id > end_id)) return;
-      const int at = int(words.add(kWordCount, 1));
+      const int at = int(counter().add(0, 1));
       if (at >= kChunk) return;  // only where the row changes meanwhile
       keys.store(at, k);
       ids.store(at, uint64_t(id));
     });
     __syncthreads();
-    const int found = int(words.load(kWordCount)), count = found < left ? found : left;
+    const int found = int(counter().load(0)), count = found < left ? found : left;
     if (count == 0) break;
 #pragma unroll 1
     for (int i = thread_id(); i < count; i += kThreads) {

@@ -334,15 +334,15 @@ FD_DEVICE Prefix prefix_by_bins() {
                  [&](float x, int, int) { add(uint64_t(bin_of(x)), weight_at(w.rule, x)); });
       });
   if (!found.reached) return {{0.0f, 0}, false};
-  if (thread_id() == 0) list_count().store(0, 0);
+  if (thread_id() == 0) counter().store(0, 0);
   __syncthreads();
   for_kept(w, cut, [&](float x, int place, int b) {
     if (bin_of(x) != int(found.key)) return;
-    const uint32_t at = list_count().add(0, 1);
+    const uint32_t at = counter().add(0, 1);
     if (at < kListCapacity) list_entries().store(int(at), entry_of(x, int64_t(b) * kBlock + place));
   });
   __syncthreads();
-  const uint32_t n = list_count().load(0);
+  const uint32_t n = counter().load(0);
   if (n > kListCapacity || w.row.cols() >= kMaxListed) return {{0.0f, 0}, false};
   leave_list(List{n, 0.0f, false});
   return prefix_of_list(base, Goal::kMass, has_flag(kFlagTiesAll));

@@ -21,12 +21,6 @@ FD_DEVICE Shared<uint64_t> list_entries() {
   FD_SHARED(uint64_t, entries, kListCapacity);
   return entries;
 }
-// How many there are, while the list is being gathered.
-FD_DEVICE Shared<uint32_t> list_count() {
-  FD_SHARED(uint32_t, count, 1);
-  return count;
-}
-
 // The same in every thread.
 struct List {
   uint32_t n = 0;
@@ -42,7 +36,7 @@ FD_DEVICE void gather_block(const Row<T>& r, const Groups& groups, float lo, int
   const bool runs = in_runs(r, b);
   each_in_turn(fetch_values(r, b, lane), [&](float x, int j) {
     if (!(x >= lo)) return;
-    const uint32_t at = list_count().add(0, 1);
+    const uint32_t at = counter().add(0, 1);
     if (at < kListCapacity)
       list_entries().store(int(at),
                            entry_of(x, int64_t(b) * kBlock + place_of<T>(runs, lane_id(), j)));
@@ -54,7 +48,7 @@ template <typename T>
 FD_DEVICE List gather(const Row<T>& r, const Maxima<T>& maxima, const Groups& groups, float lo,
                       int begin, int end) {
   __syncthreads();
-  if (thread_id() == 0) list_count().store(0, 0);
+  if (thread_id() == 0) counter().store(0, 0);
   __syncthreads();
 #pragma unroll 1
   for (int first = begin + warp_id() * kLanes; first < end; first += kThreads) {
@@ -64,12 +58,12 @@ FD_DEVICE List gather(const Row<T>& r, const Maxima<T>& maxima, const Groups& gr
     for (; reach != 0; reach &= reach - 1) {
       gather_block(r, groups, lo, first + __ffs(int(reach)) - 1);
       // More than fit are of no use: this block was the last.
-      const uint64_t n = lane_id() == 0 ? list_count().add(0, 0) : 0;
+      const uint64_t n = lane_id() == 0 ? counter().add(0, 0) : 0;
       if (from_first_lane(n) > uint64_t(kListCapacity)) reach = 1;
     }
   }
   __syncthreads();
-  const uint32_t n = list_count().load(0);
+  const uint32_t n = counter().load(0);
   return {n, lo, n <= kListCapacity};
 }
 

@@ -40,16 +40,16 @@ FD_DEVICE float pass_on(List& list, const Global<uint16_t>& to, int64_t first_id
     least = key > least ? key : least;
   }
   __syncthreads();
-  if (thread_id() == 0) list_count().store(0, 0);
+  if (thread_id() == 0) counter().store(0, 0);
   __syncthreads();
 #pragma unroll 1
   for (uint32_t i = uint32_t(thread_id()); i < list.n && list.held; i += kThreads) {
     if (key_of(int(i)) < least) continue;
-    const uint32_t at = list_count().add(0, 1);
+    const uint32_t at = counter().add(0, 1);
     if (at < uint32_t(kPassedOn)) to.store(at, entry_id(list_entries().load(int(i))) - first_id);
   }
   __syncthreads();
-  list.n = list_count().load(0);
+  list.n = counter().load(0);
   list.held = list.held && list.n <= uint32_t(kPassedOn);
   return from_order_key(least);
 }
@@ -105,7 +105,7 @@ FD_DEVICE uint32_t collect_parts(const Row<T>& r, List& list, const Space& space
     }
   }
   __syncthreads();
-  if (thread_id() == 0) list_count().store(0, 0);
+  if (thread_id() == 0) counter().store(0, 0);
   __syncthreads();
   list = {0, from_order_key(lo), lists};
   if (lists) {
@@ -115,11 +115,11 @@ FD_DEVICE uint32_t collect_parts(const Row<T>& r, List& list, const Space& space
       if (t < n) {
         const int64_t id = int64_t(s) * space.per_split * kBlock + space.passed_of(row, s).load(t);
         const float x = value_at(r, id);
-        if (x >= list.lo) list_entries().store(int(list_count().add(0, 1)), entry_of(x, id));
+        if (x >= list.lo) list_entries().store(int(counter().add(0, 1)), entry_of(x, id));
       }
     }
     __syncthreads();
-    list.n = list_count().load(0);
+    list.n = counter().load(0);
   }
   return max_key;
 }

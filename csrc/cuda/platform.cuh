@@ -90,10 +90,10 @@ FD_DEVICE float half_to_float(uint16_t bits) {
   return y;
 }
 
-// Thread blocks that shall fit a multiprocessor: with 4, a thread has 64 registers, which the
-// compiler makes do with on these architectures only. Of the kernel that scans parts of rows:
-// kResidentParts.
-#if __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ <= 900
+// Thread blocks that shall fit a multiprocessor. With 4 a thread has 64 registers, which the
+// compiler makes do with on this architecture only, and shared memory leaves room for no more than
+// 3 on most of the others. Of the kernel that scans parts of rows: kResidentParts.
+#if __CUDA_ARCH__ == 900
 constexpr int kResident = 4, kResidentParts = 4;
 #else
 constexpr int kResident = 3, kResidentParts = 2;

@@ -34,7 +34,7 @@ FD_DEVICE float block_bound(const Work<T>& w, const Field& f, const NoiseSource&
   if (b >= w.row.blocks || !block_alive(w, f.cut, b)) return inf32();
   float mass = float(kBlock);
   if (!f.explore) {
-    const float e = relative_of(w.rule, w.maxima.load(b));
+    const float e = relative_of(posted_rule(), w.maxima.load(b));
     if (e <= kNoWeight) return inf32();
     mass = e * w.maxima.spread(b) + 0x1p-36f;  // each weight is at most 2^43 e + 1/2
   }
@@ -54,9 +54,10 @@ FD_DEVICE Arrival examine_block(const Work<T>& w, const Field& f, const NoiseSou
   const Values v = fetch_values(w.row, b, lane_id());
   const BlockCut cut = cut_of_block(f.cut, b);
   const bool runs = in_runs(w.row, b);
+  const WeightRule rule = posted_rule();
   uint64_t mass = 0;
   each_in_turn(v, [&](float x, int j) {
-    if (cut.keeps(x, place_of<T>(runs, lane_id(), j))) mass += mass_of(w.rule, f.explore, x);
+    if (cut.keeps(x, place_of<T>(runs, lane_id(), j))) mass += mass_of(rule, f.explore, x);
   });
   mass = warp_sum(mass);
   if (mass == 0) return no_arrival();
@@ -88,20 +89,20 @@ FD_DEVICE int race_blocks(Field f, NoiseSource noise) {
       best = no_arrival();
       if (t == 0) {
         words.store(kWordBest, ~uint64_t{0});
-        words.store(kWordCount, 1);
+        counter().store(0, 1);
         bins().high.store(0, 0);
       }
       __syncthreads();
     } else {
-      if (t == 0) words.store(kWordCount, 0);
+      if (t == 0) counter().store(0, 0);
       __syncthreads();
       if (bound < inf32() && bound <= limit_of(f, words.load(kWordBest))) {
-        const int at = int(words.add(kWordCount, 1));
+        const int at = int(counter().add(0, 1));
         bins().low.store(at, uint64_t(bits_of(bound)) << 32 | uint32_t(t));
       }
       __syncthreads();
       // In the order of their bounds, so that few are read before the rest have lost.
-      const int n = int(words.load(kWordCount));
+      const int n = int(counter().load(0));
       if (t < n) {
         const uint64_t mine = bins().low.load(t);
         int rank = 0;
@@ -111,7 +112,7 @@ FD_DEVICE int race_blocks(Field f, NoiseSource noise) {
       }
       __syncthreads();
     }
-    const int n = int(words.load(kWordCount));
+    const int n = int(counter().load(0));
 #pragma unroll 1
     for (int i = warp_id(); i < n; i += kWarps) {
       const uint64_t next = bins().high.load(i);
@@ -181,16 +182,15 @@ FD_DEVICE_CALL int64_t race_list(Field f, NoiseSource noise, int n) {
 // The tokens of the list that a cut keeps, to the low bins; their number, which may exceed
 // kShortList.
 FD_DEVICE int shorten(const List& list, const Cut& cut) {
-  const Shared<uint64_t> words = board().words();
   __syncthreads();
-  if (thread_id() == 0) words.store(kWordCount, 0);
+  if (thread_id() == 0) counter().store(0, 0);
   __syncthreads();
   ListItems{list.n, cut}.for_each([&](float x, int64_t id) {
-    const int at = int(words.add(kWordCount, 1));
+    const int at = int(counter().add(0, 1));
     if (at < kShortList) bins().low.store(at, entry_of(x, id));
   });
   __syncthreads();
-  return int(words.load(kWordCount));
+  return int(counter().load(0));
 }
 
 // Should the row change meanwhile, there may be no winner: then an id that exists is given.

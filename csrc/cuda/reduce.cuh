@@ -63,10 +63,9 @@ struct Board {
   static constexpr int kSlots = 2 * kWarps;
 };
 enum BoardWord {
-  // The race and lists: best value so far, an id, a counter.
+  // The race: best value so far, an id.
   kWordBest,
   kWordPick,
-  kWordCount,
   // select_key: what is wanted below the keys ruled out, then what it found.
   kWordWanted,
   kWordAbove = kWordWanted + 2,
@@ -123,6 +122,12 @@ constexpr int kBoardSize = Board::kSlots + kBoardWords;
 FD_DEVICE Board board() {
   FD_SHARED(uint64_t, board_slots, kBoardSize);
   return {board_slots};
+}
+
+// Counts what threads gather, in 32 bits: shared memory has no atomics of 64 but loops.
+FD_DEVICE Shared<uint32_t> counter() {
+  FD_SHARED(uint32_t, count, 1);
+  return count;
 }
 
 FD_DEVICE uint32_t block_max(uint32_t v) {

@@ -26,7 +26,7 @@ constexpr int kSharedBlocks = 1024;
 // Groups of 16 to 256 tokens, as small as fit, of which the maxima are kept too, as 16 bits.
 constexpr int kMaxGroups = 4096;
 // Candidates, and the most that are asked for: with them come others of the same 16 bits.
-constexpr int kListCapacity = 1792, kListWant = 1024;
+constexpr int kListCapacity = 1664, kListWant = 1024;
 constexpr int64_t kMaxListed = (int64_t{1} << 32) - 1;  // longer rows have ids that no list holds
 constexpr int kShortList = 256;  // kept tokens that race as a list, one a thread
 
