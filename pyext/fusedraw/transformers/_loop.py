@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sample`: the decoding loop that `generate` runs with our draw in it.
+
+Inputs, caches, processors and stopping criteria come from transformers' `generate`; forward passes and the
+bookkeeping between them go through the model's own methods, so that caches of every kind behave as they do
+without us. What a step costs beside the model is one plan look-up, the called processors and one fused draw.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import GenerationMixin
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.utils import ALL_CACHE_NAMES
+
+from .._checks import LOGIT_DTYPES
+from .._params import OUTPUTS, names_tuple, returned_names
+from ._fields import check_fields
+from ._outputs import FusedrawDecoderOnlyOutput, FusedrawEncoderDecoderOutput, Records
+from ._plan import Plan
+from ._seeds import StepKeys, first_keys
+
+_OP = "fusedraw.transformers.sample"
+
+
+def sample(
+    model,
+    input_ids,
+    logits_processor,
+    stopping_criteria,
+    generation_config,
+    synced_gpus=False,
+    streamer=None,
+    *,
+    seeds=None,
+    mix_eps=0.0,
+    mix_support=None,
+    ties=None,
+    returns=(),
+    top_n=0,
+    return_logprobs=False,
+    tokenizer=None,
+    assistant_model=None,
+    assistant_tokenizer=None,
+    **model_kwargs,
+):
+    """For `model.generate(..., custom_generate=sample)`: greedy decoding and sampling with the fused draw.
+
+    All that `generate` takes keeps its meaning; other decoding methods (beams, assistants, ...) and fields
+    that would have no effect are refused by name. These are added:
+
+    Args:
+        seeds: one int per request (row of the inputs, before num_return_sequences), mod 2^64. A request's
+            draws depend on its logits, its seed, which of its sequences it is and the step, and on nothing
+            else: not on the batch. Default: one seed from torch's default generator, requests numbered by row.
+        mix_eps: in [0, 1], or a sequence or tensor with one per request: weight of the uniform law, see
+            `fusedraw.sample`.
+        mix_support: "kept" or "valid". Default "kept"; with do_sample=False "valid", which is epsilon-greedy.
+        ties: "index" or "all". Default: "all" with top-k, as in transformers, else "index".
+        returns, top_n: as for `fusedraw.sample`; they come back as `draws`.
+        return_logprobs: log-probability of each token under the policy that drew it, as `logprobs`.
+
+    `returns`, `top_n` and `return_logprobs` need return_dict_in_generate=True. `scores` are those of
+    transformers' own processors; the draw is the same with and without them.
+
+    Returns: int64 [B, length] sequences, or FusedrawDecoderOnlyOutput, FusedrawEncoderDecoderOutput.
+
+    Raises: ValueError, TypeError: a field or an argument that is refused, or a row that cannot be drawn from
+        (NaN, +inf, nothing left).
+    """
+    options = {"mix_eps": mix_eps, "mix_support": mix_support, "ties": ties, "returns": returns}
+    options |= {"top_n": top_n, "return_logprobs": return_logprobs, "seeds": seeds}
+    options |= {"assistant_model": assistant_model, "assistant_tokenizer": assistant_tokenizer}
+    prepared = prepare(model, input_ids, logits_processor, stopping_criteria, generation_config, **options)
+    return _Run(model, input_ids, prepared, stopping_criteria, generation_config, model_kwargs).run(
+        bool(synced_gpus), streamer
+    )
+
+
+class _Prepared(NamedTuple):
+    plan: Plan
+    keys: StepKeys
+    names: tuple[str, ...]  # fields of SampleOutput to keep
+    return_logprobs: bool
+
+
+def prepare(
+    model,
+    input_ids,
+    logits_processor,
+    stopping_criteria,
+    generation_config,
+    *,
+    seeds=None,
+    mix_eps=0.0,
+    mix_support=None,
+    ties=None,
+    returns=(),
+    top_n=0,
+    return_logprobs=False,
+    assistant_model=None,
+    assistant_tokenizer=None,
+    **ignored: Any,  # what only a run needs
+) -> _Prepared:
+    """All checks, the plan and the keys: everything before the first forward pass."""
+    config = generation_config
+    for name, value in (("assistant_model", assistant_model), ("assistant_tokenizer", assistant_tokenizer)):
+        if value is not None:
+            raise ValueError(f"{_OP}: {name} is not supported: it asks for assisted generation")
+    check_fields(_OP, config, model.generation_config)
+    mode = config.get_generation_mode()
+    if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
+        raise ValueError(f"{_OP}: these fields ask for {mode.value}, which is not supported")
+    if type(model)._sample is not GenerationMixin._sample:
+        raise ValueError(f"{_OP}: {type(model).__name__} decodes in a way of its own, which is not supported")
+    if not isinstance(return_logprobs, bool):
+        raise TypeError(f"{_OP}: return_logprobs must be a bool, got {type(return_logprobs).__name__}")
+    returns = returned_names(_OP, names_tuple(_OP, returns), OUTPUTS)
+    if not config.return_dict_in_generate:
+        for name, asked in (("return_logprobs", return_logprobs), ("returns", returns), ("top_n", top_n)):
+            if asked:
+                raise ValueError(f"{_OP}: {name} needs return_dict_in_generate=True")
+    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+    if has_eos and config._pad_token_tensor is None:
+        raise ValueError(f"{_OP}: sequences that end need pad_token_id, got None")
+    do_sample = bool(config.do_sample)
+    samples = config.num_return_sequences or 1
+    if return_logprobs and "logp" not in returns:
+        returns = (*returns, "logp")
+    options = {
+        "mix_eps": _mix_eps(mix_eps, input_ids.shape[0] // samples, samples, input_ids.device),
+        "mix_support": mix_support if mix_support is not None else ("kept" if do_sample else "valid"),
+        "ties": ties,
+        "returns": returns,
+        "top_n": top_n,
+        "check": "raise",  # a drawn -1 would be looked up in the embedding
+    }
+    plan = Plan(_OP, logits_processor, do_sample=do_sample, options=options)
+    keys = first_keys(_OP, seeds, input_ids.shape[0], samples, input_ids.device)
+    names = tuple(name for name in OUTPUTS if name in returns and name != "kept")
+    names += ("kept_ids", "kept_offsets") if "kept" in returns else ()
+    names += ("top_ids", "top_logps") if top_n else ()
+    return _Prepared(plan, keys, names, return_logprobs)
+
+
+def _mix_eps(mix_eps, requests: int, samples: int, device):
+    """A number, or one per sequence from one per request."""
+    if not isinstance(mix_eps, (Tensor, list, tuple)):
+        return mix_eps
+    per_request = torch.as_tensor(mix_eps)
+    if tuple(per_request.shape) != (requests,):
+        raise ValueError(
+            f"{_OP}: mix_eps must be a number or one per request, [{requests}], "
+            f"got shape {list(per_request.shape)}"
+        )
+    return per_request.to(device).repeat_interleave(samples)
+
+
+class _Run:
+    """One generation: the state that a step reads and writes."""
+
+    def __init__(self, model, input_ids, prepared, stopping_criteria, config, model_kwargs):
+        self.model = model
+        self.ids = input_ids
+        self.plan, self.keys, names, with_logprobs = prepared
+        self.stopping_criteria = stopping_criteria
+        self.config = config
+        self.model_kwargs = model_kwargs
+        self.records = Records(names, with_logprobs) if names else None
+        self.pad = None
+        if any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria):
+            self.pad = config._pad_token_tensor.to(input_ids.device)
+        asked = bool(config.return_dict_in_generate)
+        self.scores = () if asked and config.output_scores else None
+        self.logits = () if asked and config.output_logits else None
+        # By step; cross attentions of an encoder-decoder model only.
+        self.states: dict[str, tuple] = {}
+        if asked and config.output_attentions:
+            self.states |= {"decoder_attentions": (), "cross_attentions": ()}
+        if asked and config.output_hidden_states:
+            self.states["decoder_hidden_states"] = ()
+
+    def run(self, synced_gpus: bool, streamer):
+        model, kwargs = self.model, self.model_kwargs
+        forward = model.__call__
+        if model._valid_auto_compile_criteria(kwargs, self.config):
+            forward = model.get_compiled_call(self.config.compile_config)
+        unfinished = torch.ones(self.ids.shape[0], dtype=torch.long, device=self.ids.device)
+        outputs = model._prefill(self.ids, self.config, kwargs)
+        finished = False
+        with model._optimize_model_for_decode():
+            while model._has_unfinished_sequences(finished, synced_gpus, device=self.ids.device):
+                if outputs is None:
+                    inputs = model.prepare_inputs_for_generation(
+                        self.ids, next_sequence_length=1 if kwargs["use_cache"] else None, **kwargs
+                    )
+                    outputs = forward(**inputs, return_dict=True)
+                kwargs = model._update_model_kwargs_for_generation(
+                    outputs, kwargs, is_encoder_decoder=model.config.is_encoder_decoder
+                )
+                if not finished:  # else this process only keeps its peers company
+                    tokens = self._draw(outputs.logits[:, -1], unfinished)
+                    self._store_states(outputs)
+                    self.ids = torch.cat((self.ids, tokens[:, None]), dim=-1)
+                    if streamer is not None:
+                        streamer.put(tokens.cpu())
+                    unfinished = unfinished & ~self.stopping_criteria(self.ids, self.scores)
+                    finished = not bool(unfinished.any())
+                outputs = None  # before the next pass: a row of logits may be all that is kept of it
+        if streamer is not None:
+            streamer.end()
+        return self._output(kwargs) if self.config.return_dict_in_generate else self.ids
+
+    def _draw(self, logits: Tensor, unfinished: Tensor) -> Tensor:
+        """int64 [B]: the next tokens, padding for sequences that have ended."""
+        stage = self.plan.stage(self.ids.shape[1])
+        logits = logits.to(self.ids.device)
+        if stage.called or self.scores is not None or self.logits is not None:
+            # A copy, as processors may write to it, and in the precision in which they are defined.
+            logits = logits.to(torch.float32, copy=True)
+        if self.logits is not None:
+            self.logits += (logits,)
+        for processor in stage.called:
+            logits = processor(self.ids, logits)
+        if logits.dtype not in LOGIT_DTYPES:
+            logits = logits.to(torch.float32)
+        out = stage.draw(logits, keys=self.keys.now)
+        self.keys.advance()
+        if self.scores is not None:
+            for processor, _ in stage.fused:
+                logits = processor(self.ids, logits)
+            self.scores += (logits,)
+        tokens = out
+        if self.records is not None:
+            tokens = out.ids
+            self.records.add(out, unfinished)
+        if self.pad is not None:
+            tokens = torch.where(unfinished.bool(), tokens, self.pad)
+        return tokens
+
+    def _store_states(self, outputs) -> None:
+        decoder = self.model.config.is_encoder_decoder
+        sources = {
+            "decoder_attentions": "decoder_attentions" if decoder else "attentions",
+            "cross_attentions": "cross_attentions" if decoder else None,
+            "decoder_hidden_states": "decoder_hidden_states" if decoder else "hidden_states",
+        }
+        for name, stored in self.states.items():
+            source = sources[name]
+            if source is not None:
+                self.states[name] = (*stored, getattr(outputs, source))
+
+    def _output(self, kwargs):
+        fields = {"sequences": self.ids, "scores": self.scores, "logits": self.logits}
+        fields["past_key_values"] = next((kwargs[name] for name in ALL_CACHE_NAMES if name in kwargs), None)
+        if self.records is not None:
+            fields |= self.records.fields()
+        attentions = self.states.get("decoder_attentions")
+        hidden_states = self.states.get("decoder_hidden_states")
+        if not self.model.config.is_encoder_decoder:
+            return FusedrawDecoderOnlyOutput(**fields, attentions=attentions, hidden_states=hidden_states)
+        encoder = kwargs["encoder_outputs"]
+        return FusedrawEncoderDecoderOutput(
+            **fields,
+            encoder_attentions=encoder.get("attentions") if attentions is not None else None,
+            encoder_hidden_states=encoder.get("hidden_states") if hidden_states is not None else None,
+            decoder_attentions=attentions,
+            cross_attentions=self.states.get("cross_attentions"),
+            decoder_hidden_states=hidden_states,
+        )
+
