@@ -113,9 +113,11 @@ class Plan:
         return "\n".join(lines)
 
     def _blocker(self, index: int) -> str:
-        """The name of the next processor that is called, or out of the law's order."""
-        later = self._processors[index + 1 : len(self._all.called) + 1]
-        return type(later[-1] if later else self._processors[-1]).__name__
+        """The name of what keeps a processor with a rule out of the fused tail."""
+        for later in range(index + 1, len(self._all.called)):
+            if isinstance(self._rules[later], str):
+                return type(self._processors[later]).__name__
+        return type(self._processors[index + 1]).__name__  # which comes earlier in the law's order
 
     def _make_stage(self, processors, rules) -> Stage:
         first = len(processors)

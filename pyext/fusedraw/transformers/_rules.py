@@ -109,12 +109,12 @@ def rule_of(processor, do_sample: bool) -> tuple[int, dict] | str:
         return "no rule of the draw"
     if rule.place >= TEMPERATURE and not do_sample:
         return "greedy, and the draw at temperature 0 has no filters"
-    missing = [name for name in rule.takes if name not in _SAMPLE_TAKES]
-    if missing:
-        return f"fusedraw.sample has no {missing[0]}"
     arguments = rule.arguments(processor)
     if arguments is None:
         return "its settings have no rule of the draw"
+    missing = [name for name in rule.takes if name not in _SAMPLE_TAKES]
+    if missing:
+        return f"fusedraw.sample has no {missing[0]}"
     return rule.place, arguments
 
 
