@@ -113,7 +113,12 @@ def measure(model, inputs, arguments: dict, steps: int, into: Steps) -> None:
     _loop._Run._draw = timed_draw
     try:
         model.generate(
-            **inputs, max_new_tokens=steps, min_new_tokens=0, eos_token_id=None, custom_generate=generate, **arguments
+            **inputs,
+            max_new_tokens=steps,
+            min_new_tokens=0,
+            eos_token_id=None,
+            custom_generate=generate,
+            **arguments,
         )
     finally:
         _loop._Run._draw = draw
@@ -143,7 +148,7 @@ def main() -> None:
             for name in options.config:
                 steps = found.setdefault((batch, name), Steps())
                 measure(loaded.model, inputs, CONFIGS[name], options.steps, steps)
-    print("| B | configuration | rest of the step, ms | transformers, us | share | fusedraw, us | share | goal |")
+    print("| B | configuration | rest, ms | transformers, us | share | fusedraw, us | share | goal |")
     print("|--:|---|--:|--:|--:|--:|--:|---|")
     stored = []
     for (batch, name), steps in found.items():

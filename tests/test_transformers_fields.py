@@ -52,7 +52,9 @@ PROCESSED = {
 WITHOUT = {"remove_invalid_values": {"bad_words_ids": [[4]]}}
 MORE = {
     "watermark-synthid": {
-        "watermarking_config": SynthIDTextWatermarkingConfig(keys=[1, 2, 3], ngram_len=3, context_history_size=16)
+        "watermarking_config": SynthIDTextWatermarkingConfig(
+            keys=[1, 2, 3], ngram_len=3, context_history_size=16
+        )
     },
     "bias-of-single-tokens": {"sequence_bias": {(10,): 4.0, (90,): -3.0}, "bad_words_ids": [[5], [6]]},
     "all-edits": {
@@ -153,7 +155,11 @@ PREPARED = {
     "max_length": {"max_length": 9},
     "max_new_tokens": {"max_new_tokens": 5},
     "max_time": {"max_new_tokens": 50, "max_time": 0.0},
-    "stop_strings": {"max_new_tokens": 20, "stop_strings": [chr(30 + 82), chr(30 + 71)], "tokenizer": tokenizer()},
+    "stop_strings": {
+        "max_new_tokens": 20,
+        "stop_strings": [chr(30 + 82), chr(30 + 71)],
+        "tokenizer": tokenizer(),
+    },
     "eos_token_id": {"max_new_tokens": 20, "eos_token_id": [61, 94]},
     "bos_token_id": {"max_new_tokens": 5, "bos_token_id": 44, "inputs": None},
     "decoder_start_token_id": {"max_new_tokens": 5, "decoder_start_token_id": 31},
@@ -276,14 +282,18 @@ def test_what_agrees_with_greedy_is_no_conflict():
     assert torch.equal(generate(llama(), do_sample=False, temperature=0.0, top_k=1, top_p=1.0), expected)
 
 
-@pytest.mark.parametrize("name", ["output_scores", "output_logits", "output_attentions", "output_hidden_states"])
+@pytest.mark.parametrize(
+    "name", ["output_scores", "output_logits", "output_attentions", "output_hidden_states"]
+)
 def test_outputs_without_a_dict_are_named(name):
     with pytest.raises(ValueError, match=f"{name}=True needs return_dict_in_generate=True"):
         generate(llama(), **{name: True})
 
 
 def test_unknown_fields_are_named():
-    config = GenerationConfig(max_new_tokens=3, temprature=0.7, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=0)
+    config = GenerationConfig(
+        max_new_tokens=3, temprature=0.7, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=0
+    )
     with pytest.raises(ValueError, match=r"temprature=0.7 of the generation config is unknown"):
         llama().generate(prompts(), generation_config=config, custom_generate=ours.sample)
     with pytest.raises(ValueError, match="temprature"):

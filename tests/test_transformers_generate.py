@@ -102,7 +102,9 @@ def on_path(model, out, *inputs, **arguments):
 
 def test_scores_logits_and_states_are_those_of_transformers(model):
     x = prompts()
-    asked = dict.fromkeys(("output_scores", "output_logits", "output_attentions", "output_hidden_states"), True)
+    asked = dict.fromkeys(
+        ("output_scores", "output_logits", "output_attentions", "output_hidden_states"), True
+    )
     fields = {"temperature": 0.7, "top_k": 30, "top_p": 0.9, "repetition_penalty": 1.3, **asked}
     out = sampled(model, x, **fields)
     theirs = on_path(model, out, x, **fields)
@@ -154,9 +156,7 @@ def test_streamer_gets_the_prompt_and_every_token(model):
 def test_streamer_of_greedy_text():
     model, tail, theirs = llama(), Tail(), Tail()
     model.generate(prompts(1), max_new_tokens=6, do_sample=False, streamer=theirs)
-    model.generate(
-        prompts(1), max_new_tokens=6, do_sample=False, streamer=tail, custom_generate=ours.sample
-    )
+    model.generate(prompts(1), max_new_tokens=6, do_sample=False, streamer=tail, custom_generate=ours.sample)
     assert [p.tolist() for p in tail.pieces] == [p.tolist() for p in theirs.pieces]
 
 
@@ -239,7 +239,9 @@ def test_inputs_embeds(fields):
 def test_no_inputs_at_all_begin_with_bos():
     model = llama()
     expected = model.generate(max_new_tokens=6, do_sample=False)
-    assert torch.equal(model.generate(max_new_tokens=6, do_sample=False, custom_generate=ours.sample), expected)
+    assert torch.equal(
+        model.generate(max_new_tokens=6, do_sample=False, custom_generate=ours.sample), expected
+    )
 
 
 def test_a_cache_of_the_caller_goes_on():
@@ -309,4 +311,3 @@ def test_logits_are_not_copied_where_nothing_is_called(monkeypatch):
     monkeypatch.setattr(type(model), "forward", remembering)
     sampled(model, prompts(), top_k=10)
     assert seen == rows and len(rows) == 8
-

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which processors are fused and which are called, and that both ways keep the tokens transformers keeps."""
 
-import itertools
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -45,9 +45,9 @@ def warpers(temperature=1.0, top_h=None, top_k=0, top_p=1.0, min_p=None, typical
 
 
 GRID = [
-    *(dict(temperature=t, top_k=k, top_p=p) for t, k, p in itertools.product((0.3, 1.0, 1.7), (0, 7), (0.5, 0.95, 1.0))),
-    *(dict(temperature=t, min_p=m, top_p=p) for t, m, p in itertools.product((0.6, 1.0), (0.02, 0.3, 1.0), (0.8, 1.0))),
-    *(dict(top_k=k, typical=t) for k, t in itertools.product((0, 40), (0.2, 0.9))),
+    *(dict(temperature=t, top_k=k, top_p=p) for t, k, p in product((0.3, 1.0, 2.0), (0, 7), (0.5, 0.95, 1))),
+    *(dict(temperature=t, min_p=m, top_p=p) for t, m, p in product((0.6, 1.0), (0.02, 0.3, 1.0), (0.8, 1.0))),
+    *(dict(top_k=k, typical=t) for k, t in product((0, 40), (0.2, 0.9))),
     *(dict(temperature=0.8, top_p=0.9, epsilon=e) for e in (3e-4, 0.02, 0.5)),
     *(dict(temperature=0.8, top_k=100, eta=e) for e in (3e-4, 0.02, 0.5)),
     dict(temperature=0.9, top_h=0.4, top_k=50, top_p=0.9),
@@ -274,5 +274,7 @@ def test_what_a_called_warper_would_falsify_is_refused(options, message):
     processors = warpers(temperature=0.7, top_h=0.5, top_k=5)
     with pytest.raises(ValueError, match=message) as caught:
         Plan("test", processors, do_sample=True, options=options)
-    assert "TemperatureLogitsWarper is called before the draw (because of TopHLogitsWarper)" in str(caught.value)
+    assert "TemperatureLogitsWarper is called before the draw (because of TopHLogitsWarper)" in str(
+        caught.value
+    )
     Plan("test", processors[2:], do_sample=True, options=options)

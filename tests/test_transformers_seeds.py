@@ -39,7 +39,10 @@ def test_prompts_of_other_lengths_and_requests_that_end_do_not_matter():
     with torch.no_grad():
         model.table[:, EOS] += 3.0
     short = x[:, -2:]
-    alone = [texts(model, row[None], [seed], max_new_tokens=40)[0] for row, seed in zip(short, (1, 2, 3), strict=True)]
+    alone = [
+        texts(model, row[None], [seed], max_new_tokens=40)[0]
+        for row, seed in zip(short, (1, 2, 3), strict=True)
+    ]
     together = texts(model, x, [1, 2, 3], max_new_tokens=40)
     assert len({len(row) for row in alone}) > 1
     for row, text in zip(together, alone, strict=True):
@@ -158,7 +161,9 @@ def test_by_products_come_back_as_draws():
     assert out.logprobs is None
     for step, logits in enumerate(out.logits):
         keys = fusedraw.derive_keys(torch.tensor([1, 2, 3]), 0, 0, step)
-        expected = fusedraw.sample(logits, keys=keys, top_k=50, ties="all", mix_eps=0.1, returns=names, top_n=5)
+        expected = fusedraw.sample(
+            logits, keys=keys, top_k=50, ties="all", mix_eps=0.1, returns=names, top_n=5
+        )
         for name in (*names, "ids", "top_ids", "top_logps"):
             assert torch.equal(getattr(out.draws, name)[:, step], getattr(expected, name)), name
     assert torch.equal(out.draws.ids, out.sequences[:, 5:])

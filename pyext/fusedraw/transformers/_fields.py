@@ -35,7 +35,7 @@ BY_LOOP = frozenset(
     )
 )
 # Other ways to decode: (values that leave it off, what it is).
-REFUSED = {
+REFUSED: dict[str, tuple[tuple, str]] = {
     "num_beams": ((None, 1), "beam search"),
     "num_beam_groups": ((None, 1), "group beam search"),
     "diversity_penalty": ((None, 0.0), "group beam search"),
@@ -53,7 +53,7 @@ REFUSED = {
     "continuous_batching_config": ((None,), "continuous batching"),
 }
 # Fields of a mode that is off: (values that mean nothing, the mode they belong to).
-IDLE = {
+IDLE: dict[str, tuple[tuple, str]] = {
     "early_stopping": ((None, False), "beam search"),
     "length_penalty": ((None, 1.0), "beam search"),
     "num_assistant_tokens": ((None, 20), "assisted generation"),

@@ -55,7 +55,8 @@ def sample(
     Args:
         seeds: one int per request (row of the inputs, before num_return_sequences), mod 2^64. A request's
             draws depend on its logits, its seed, which of its sequences it is and the step, and on nothing
-            else: not on the batch. Default: one seed from torch's default generator, requests numbered by row.
+            else: not on the batch. Default: one seed from torch's default generator, and
+            requests counted by row.
         mix_eps: in [0, 1], or a sequence or tensor with one per request: weight of the uniform law, see
             `fusedraw.sample`.
         mix_support: "kept" or "valid". Default "kept"; with do_sample=False "valid", which is epsilon-greedy.
@@ -189,10 +190,10 @@ class _Run:
         if model._valid_auto_compile_criteria(kwargs, self.config):
             forward = model.get_compiled_call(self.config.compile_config)
         unfinished = torch.ones(self.ids.shape[0], dtype=torch.long, device=self.ids.device)
+        alive = self.ids.shape[0]
         outputs = model._prefill(self.ids, self.config, kwargs)
-        finished = False
         with model._optimize_model_for_decode():
-            while model._has_unfinished_sequences(finished, synced_gpus, device=self.ids.device):
+            while model._has_unfinished_sequences(not alive, synced_gpus, device=self.ids.device):
                 if outputs is None:
                     inputs = model.prepare_inputs_for_generation(
                         self.ids, next_sequence_length=1 if kwargs["use_cache"] else None, **kwargs
@@ -201,21 +202,23 @@ class _Run:
                 kwargs = model._update_model_kwargs_for_generation(
                     outputs, kwargs, is_encoder_decoder=model.config.is_encoder_decoder
                 )
-                if not finished:  # else this process only keeps its peers company
+                if alive:  # else this process only keeps its peers company
                     tokens = self._draw(outputs.logits[:, -1], unfinished)
+                    if self.pad is not None and alive < len(tokens):
+                        tokens = torch.where(unfinished.bool(), tokens, self.pad)
                     self._store_states(outputs)
                     self.ids = torch.cat((self.ids, tokens[:, None]), dim=-1)
                     if streamer is not None:
                         streamer.put(tokens.cpu())
                     unfinished = unfinished & ~self.stopping_criteria(self.ids, self.scores)
-                    finished = not bool(unfinished.any())
+                    alive = int(unfinished.sum())
                 outputs = None  # before the next pass: a row of logits may be all that is kept of it
         if streamer is not None:
             streamer.end()
         return self._output(kwargs) if self.config.return_dict_in_generate else self.ids
 
     def _draw(self, logits: Tensor, unfinished: Tensor) -> Tensor:
-        """int64 [B]: the next tokens, padding for sequences that have ended."""
+        """int64 [B]: the drawn tokens, of ended sequences too."""
         stage = self.plan.stage(self.ids.shape[1])
         logits = logits.to(self.ids.device)
         if stage.called or self.scores is not None or self.logits is not None:
@@ -233,13 +236,10 @@ class _Run:
             for processor, _ in stage.fused:
                 logits = processor(self.ids, logits)
             self.scores += (logits,)
-        tokens = out
-        if self.records is not None:
-            tokens = out.ids
-            self.records.add(out, unfinished)
-        if self.pad is not None:
-            tokens = torch.where(unfinished.bool(), tokens, self.pad)
-        return tokens
+        if self.records is None:
+            return out
+        self.records.add(out, unfinished)
+        return out.ids
 
     def _store_states(self, outputs) -> None:
         decoder = self.model.config.is_encoder_decoder
@@ -271,4 +271,3 @@ class _Run:
             cross_attentions=self.states.get("cross_attentions"),
             decoder_hidden_states=hidden_states,
         )
-

@@ -2,6 +2,7 @@
 """What `generate` returns: transformers' own outputs with two fields more."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class Records:
     def fields(self) -> dict:
         """logprobs and draws of FusedrawDecoderOnlyOutput."""
         alive = torch.stack(self._unfinished, dim=1).bool()
-        stacked = {}
+        stacked: dict[str, Any] = {}
         for name in ("ids", *self._names):
             columns = [getattr(step, name) for step in self._steps]
             if name in _PER_STEP:
@@ -59,7 +60,9 @@ class Records:
                 continue
             column = torch.stack(columns, dim=1)
             here = alive.view(*alive.shape, *[1] * (column.dim() - 2))
-            stacked[name] = torch.where(here, column, torch.zeros((), dtype=column.dtype, device=column.device))
+            stacked[name] = torch.where(
+                here, column, torch.zeros((), dtype=column.dtype, device=column.device)
+            )
         logprobs = stacked.get("logp") if self._with_logprobs else None
         asked = set(stacked) - {"ids"} - ({"logp"} if self._with_logprobs else set())
         return {"logprobs": logprobs, "draws": SampleOutput(**stacked) if asked else None}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..sampling import Sampler
-from ._rules import MASK, TEMPERATURE, WARPERS, check_callable, condition_of, rule_of
+from ._rules import MASK, WARPERS, check_callable, condition_of, rule_of
 
 # By-products of the tempered or untruncated law of the row, which called warpers have already changed.
 _NEEDS_WHOLE_LAW = (
@@ -30,7 +30,7 @@ class Decision(NamedTuple):
 
 
 class Stage:
-    """What is done on a step: `called` processors in their order, then one fused draw, `draw(scores, ...)`."""
+    """What is done on a step: `called` processors in their order, then one fused draw."""
 
     __slots__ = ("called", "draw", "fused", "repetition")
 
@@ -77,9 +77,7 @@ class Plan:
         stage = self._stages.get(idle)
         if stage is None:
             acting = [i for i in range(len(self._processors)) if i not in idle]
-            stage = self._make_stage(
-                [self._processors[i] for i in acting], [self._rules[i] for i in acting]
-            )
+            stage = self._make_stage([self._processors[i] for i in acting], [self._rules[i] for i in acting])
             self._stages[idle] = stage
         return stage
 
@@ -91,10 +89,10 @@ class Plan:
         found = []
         for index, (processor, rule) in enumerate(zip(self._processors, self._rules, strict=True)):
             fused, why = None, ""
-            if index >= first:
-                fused = rule[1]
-            elif isinstance(rule, str):
+            if isinstance(rule, str):
                 why = rule
+            elif index >= first:
+                fused = rule[1]
             else:
                 why = f"stands before {self._blocker(index)}"
             found.append(Decision(type(processor).__name__, fused, why, index not in conditional))

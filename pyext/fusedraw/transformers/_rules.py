@@ -88,7 +88,9 @@ _RULES: dict[type, Rule] = {
 # Whether a processor changes anything where `length` tokens stand before the new one. Every step: not listed.
 _ACTS: dict[type, Callable[[Any, int], bool]] = {
     hf.MinLengthLogitsProcessor: lambda p, length: length < p.min_length,
-    hf.MinNewTokensLengthLogitsProcessor: lambda p, length: length - p.prompt_length_to_skip < p.min_new_tokens,
+    hf.MinNewTokensLengthLogitsProcessor: lambda p, length: (
+        length - p.prompt_length_to_skip < p.min_new_tokens
+    ),
     hf.SuppressTokensAtBeginLogitsProcessor: lambda p, length: length == p.begin_index,
     hf.ForcedBOSTokenLogitsProcessor: lambda p, length: length == 1,
     hf.ForcedEOSTokenLogitsProcessor: lambda p, length: length == p.max_length - 1,

@@ -50,7 +50,7 @@ def _seed_tensor(op: str, seeds, requests: int) -> Tensor:
         return seeds.view(torch.int64) if seeds.dtype == torch.uint64 else seeds.to(torch.int64)
     if isinstance(seeds, (str, bytes)) or not hasattr(seeds, "__len__"):
         raise TypeError(
-            f"{op}: seeds must be a sequence with one int per request, or a tensor, got {type(seeds).__name__}"
+            f"{op}: seeds must be a sequence of one int per request or a tensor, got {type(seeds).__name__}"
         )
     if len(seeds) != requests:
         raise ValueError(f"{op}: seeds must have one seed per request, {requests}, got {len(seeds)}")
