@@ -22,6 +22,7 @@ from ._fields import check_fields
 from ._outputs import FusedrawDecoderOnlyOutput, FusedrawEncoderDecoderOutput, Records
 from ._plan import Plan
 from ._seeds import StepKeys, first_keys
+from ._seen import SeenIds
 
 _OP = "fusedraw.transformers.sample"
 
@@ -170,6 +171,7 @@ class _Run:
         self.stopping_criteria = stopping_criteria
         self.config = config
         self.model_kwargs = model_kwargs
+        self.seen = SeenIds(input_ids)
         self.records = Records(names, with_logprobs) if names else None
         self.pad = None
         if any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria):
@@ -230,7 +232,11 @@ class _Run:
             logits = processor(self.ids, logits)
         if logits.dtype not in LOGIT_DTYPES:
             logits = logits.to(torch.float32)
-        out = stage.draw(logits, keys=self.keys.now)
+        if stage.repetition is None:
+            out = stage.draw(logits, keys=self.keys.now)
+        else:
+            prompt, history = self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
+            out = stage.draw(logits, keys=self.keys.now, prompt=prompt, history=history)
         self.keys.advance()
         if self.scores is not None:
             for processor, _ in stage.fused:

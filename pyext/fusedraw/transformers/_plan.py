@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..sampling import Sampler
-from ._rules import MASK, WARPERS, check_callable, condition_of, rule_of
+from ._rules import MASK, REPETITION, WARPERS, check_callable, condition_of, rule_of
 
 # By-products of the tempered or untruncated law of the row, which called warpers have already changed.
 _NEEDS_WHOLE_LAW = (
@@ -37,7 +37,8 @@ class Stage:
     def __init__(self, called, fused, arguments, options):
         self.called = called
         self.fused = fused
-        self.repetition = next((p for p, (_, a) in fused if "repetition_penalty" in a), None)
+        # Its lists of ids grow with the text, so that they come with each call.
+        self.repetition = next((p for p, (place, _) in fused if place == REPETITION), None)
         self.draw = Sampler(**arguments, **options)
 
 

@@ -56,7 +56,7 @@ def _bad_words(processor):
 
 
 def _repetition(processor):
-    if processor.logits_indices is not None or processor.cu_seq_lens_q is not None:
+    if isinstance(processor.prompt_ignore_length, int):  # a user's; generate gives a length per row, or none
         return None
     return {"repetition_penalty": float(processor.penalty)}
 

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ids that a fused repetition penalty counts: those of the prompt, cleaned once, and the drawn ones."""
+
+import torch
+from torch import Tensor
+
+_NO_ID = -1  # padding in the lists of fusedraw.sample
+
+
+class SeenIds:
+    """Lists of a generation that begins with `input_ids` int64 [B, L]."""
+
+    def __init__(self, input_ids: Tensor):
+        self._start = input_ids
+        self._prompt: Tensor | None = None
+
+    def lists(self, processor, input_ids: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
+        """(prompt [B, L], history [B, new]) for transformers' RepetitionPenaltyLogitsProcessor.
+
+        Left padding does not count, and neither do ids beyond the logits: some models have more embeddings
+        than logits.
+        """
+        length = self._start.shape[1]
+        if self._prompt is None:
+            self._prompt = _only_ids_of_the_row(self._start, vocab)
+            ignored = processor.prompt_ignore_length
+            if ignored is not None:
+                places = torch.arange(length, device=self._start.device)
+                ignored = ignored.to(self._start.device)
+                self._prompt = self._prompt.masked_fill(places < ignored[:, None], _NO_ID)
+        return self._prompt, _only_ids_of_the_row(input_ids[:, length:], vocab)
+
+
+def _only_ids_of_the_row(ids: Tensor, vocab: int) -> Tensor:
+    return ids.masked_fill(ids >= vocab, _NO_ID)
