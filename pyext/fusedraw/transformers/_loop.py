@@ -171,11 +171,11 @@ class _Run:
         self.stopping_criteria = stopping_criteria
         self.config = config
         self.model_kwargs = model_kwargs
-        self.seen = SeenIds(input_ids)
         self.records = Records(names, with_logprobs) if names else None
         self.pad = None
         if any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria):
             self.pad = config._pad_token_tensor.to(input_ids.device)
+        self.seen = SeenIds(input_ids, self.pad)
         asked = bool(config.return_dict_in_generate)
         self.scores = () if asked and config.output_scores else None
         self.logits = () if asked and config.output_logits else None

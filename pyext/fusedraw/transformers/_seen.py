@@ -8,10 +8,12 @@ _NO_ID = -1  # padding in the lists of fusedraw.sample
 
 
 class SeenIds:
-    """Lists of a generation that begins with `input_ids` int64 [B, L]."""
+    """Lists of a generation that begins with `input_ids` int64 [B, L] and pads with `pad`, a 0-D tensor."""
 
-    def __init__(self, input_ids: Tensor):
+    def __init__(self, input_ids: Tensor, pad: Tensor | None):
         self._start = input_ids
+        self._pad = pad
+        self._pad_is_beyond = False
         self._prompt: Tensor | None = None
 
     def lists(self, processor, input_ids: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
@@ -23,12 +25,14 @@ class SeenIds:
         length = self._start.shape[1]
         if self._prompt is None:
             self._prompt = _only_ids_of_the_row(self._start, vocab)
+            self._pad_is_beyond = self._pad is not None and int(self._pad) >= vocab
             ignored = processor.prompt_ignore_length
             if ignored is not None:
                 places = torch.arange(length, device=self._start.device)
                 ignored = ignored.to(self._start.device)
                 self._prompt = self._prompt.masked_fill(places < ignored[:, None], _NO_ID)
-        return self._prompt, _only_ids_of_the_row(input_ids[:, length:], vocab)
+        history = input_ids[:, length:]  # drawn, so ids of the row, and padding
+        return self._prompt, _only_ids_of_the_row(history, vocab) if self._pad_is_beyond else history
 
 
 def _only_ids_of_the_row(ids: Tensor, vocab: int) -> Tensor:
