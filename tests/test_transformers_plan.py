@@ -12,6 +12,7 @@ pytest.importorskip("transformers", reason="needs transformers: pip install -r r
 import fusedraw.transformers as ours
 from fusedraw.transformers import _rules
 from fusedraw.transformers._plan import Plan
+from fusedraw.transformers._seen import SeenIds
 from transformers import LogitsProcessorList
 from transformers.generation import logits_process as hf
 from transformers_models import EOS, llama, prompts
@@ -202,6 +203,24 @@ def test_edits_before_the_temperature_are_fused():
     )
     assert names(plan, fused=False) == []
     assert not plan.stage(3).called and not plan.stage(6).called
+
+
+def test_seen_ids_are_those_that_the_penalty_counts():
+    """Marked by the lists = changed by transformers' processor: padding and ids beyond the logits are not."""
+    start = torch.tensor([[0, 0, 5, 12], [7, 0, 3, 5]])
+    ids = torch.cat(
+        (start, torch.tensor([[4, 11], [2, 11]])), dim=1
+    )  # the last one: padding beyond the logits
+    for ignored in (None, torch.tensor([2, 0])):
+        processor = hf.RepetitionPenaltyLogitsProcessor(2.0, prompt_ignore_length=ignored)
+        prompt, history = SeenIds(start, torch.tensor(11)).lists(processor, ids, vocab=10)
+        assert prompt.shape == (2, 4) and history.shape == (2, 2)
+        changed = processor(ids, torch.ones(2, 10)) != 1
+        for row in range(2):
+            listed = {i for i in (*prompt[row].tolist(), *history[row].tolist()) if i >= 0}
+            assert listed == set(changed[row].nonzero()[:, 0].tolist())
+    again = SeenIds(start, torch.tensor(0))
+    assert again.lists(processor, ids, vocab=13)[0] is again.lists(processor, ids, vocab=13)[0]
 
 
 def test_processors_of_some_steps_are_left_out_of_the_others():
