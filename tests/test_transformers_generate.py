@@ -10,7 +10,8 @@ import fusedraw.transformers as ours
 from fusedraw import Sampler
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
-from transformers_models import EOS, PAD, bart, hf_on_path, llama, prompts, t5, table
+from transformers.modeling_outputs import CausalLMOutput
+from transformers_models import EOS, PAD, VOCAB, bart, hf_on_path, llama, prompts, t5, table
 
 MODELS = {"llama": llama, "bart": bart, "t5": t5}
 GREEDY = (
@@ -207,6 +208,15 @@ def test_user_processors_are_called_once_per_step_and_may_write_in_place():
     assert all(torch.equal(a, b) for a, b in zip(out.scores, theirs.scores, strict=True))
     plain = sampled(model, x, temperature=0.8, top_p=0.9)
     assert not torch.equal(plain.sequences, out.sequences)
+
+
+def test_processors_never_write_into_the_models_own_rows(monkeypatch):
+    model, x = table(), prompts()
+    rows = torch.randn(2, 1, VOCAB, generator=torch.Generator().manual_seed(0))
+    before = rows.clone()
+    monkeypatch.setattr(type(model), "forward", lambda self, input_ids, **kwargs: CausalLMOutput(logits=rows))
+    sampled(model, x, logits_processor=LogitsProcessorList([Odd()]))
+    assert torch.equal(rows, before)
 
 
 def test_prefix_allowed_tokens_are_all_that_is_drawn():

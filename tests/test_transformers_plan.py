@@ -230,7 +230,7 @@ def test_processors_of_some_steps_are_left_out_of_the_others():
             hf.MinLengthLogitsProcessor(6, EOS),
             hf.MinNewTokensLengthLogitsProcessor(3, 2, EOS),
             hf.ForcedBOSTokenLogitsProcessor(17),
-            hf.ForcedEOSTokenLogitsProcessor(9, EOS),
+            hf.ForcedEOSTokenLogitsProcessor(12, EOS),
             hf.ExponentialDecayLengthPenalty((4, 1.5), EOS, 3),
             hf.SuppressTokensAtBeginLogitsProcessor([3, 4], 3),
             *warpers(top_k=400),
@@ -238,7 +238,7 @@ def test_processors_of_some_steps_are_left_out_of_the_others():
     )
     plan = Plan("test", processors, do_sample=True, options=OPTIONS)
     called = []
-    for length in range(1, 10):
+    for length in range(1, 13):
         ids = torch.arange(length).expand(ROWS, length) % 2  # repeats itself from the third token on
         x = rows(2.0)
         theirs = processors(ids, x.clone())
@@ -251,7 +251,7 @@ def test_processors_of_some_steps_are_left_out_of_the_others():
         assert torch.equal(scores, theirs), length
         assert plan.stage(length) is stage
     assert min(called) == 0 or not EDITS_ARE_FUSED
-    assert len(set(map(id, map(plan.stage, range(1, 10))))) < 9
+    assert len(set(map(id, map(plan.stage, range(1, 13))))) < 12
 
 
 def test_describe_and_explain():

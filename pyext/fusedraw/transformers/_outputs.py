@@ -60,9 +60,7 @@ class Records:
                 continue
             column = torch.stack(columns, dim=1)
             here = alive.view(*alive.shape, *[1] * (column.dim() - 2))
-            stacked[name] = torch.where(
-                here, column, torch.zeros((), dtype=column.dtype, device=column.device)
-            )
+            stacked[name] = torch.where(here, column, torch.zeros_like(column))
         logprobs = stacked.get("logp") if self._with_logprobs else None
         asked = set(stacked) - {"ids"} - ({"logp"} if self._with_logprobs else set())
         return {"logprobs": logprobs, "draws": SampleOutput(**stacked) if asked else None}
