@@ -213,14 +213,16 @@ def test_seen_ids_are_those_that_the_penalty_counts():
     )  # the last one: padding beyond the logits
     for ignored in (None, torch.tensor([2, 0])):
         processor = hf.RepetitionPenaltyLogitsProcessor(2.0, prompt_ignore_length=ignored)
-        prompt, history = SeenIds(start, torch.tensor(11)).lists(processor, ids, vocab=10)
+        prompt, history = SeenIds(start, torch.tensor(11)).lists(processor, ids, vocab=10).values()
         assert prompt.shape == (2, 4) and history.shape == (2, 2)
         changed = processor(ids, torch.ones(2, 10)) != 1
         for row in range(2):
             listed = {i for i in (*prompt[row].tolist(), *history[row].tolist()) if i >= 0}
             assert listed == set(changed[row].nonzero()[:, 0].tolist())
     again = SeenIds(start, torch.tensor(0))
-    assert again.lists(processor, ids, vocab=13)[0] is again.lists(processor, ids, vocab=13)[0]
+    lists = [again.lists(processor, ids, vocab=13) for _ in range(2)]
+    assert lists[0]["prompt"] is lists[1]["prompt"] and torch.equal(lists[0]["history"], ids[:, 4:])
+    assert list(again.lists(None, ids, vocab=13)) == ["history"]
 
 
 def test_processors_of_some_steps_are_left_out_of_the_others():

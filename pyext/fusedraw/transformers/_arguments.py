@@ -9,7 +9,7 @@ model, synced_gpus) by the callable's own arguments: a streamer would be dropped
 import functools
 import inspect
 
-from ._loop import prepare
+from ._prepare import prepare
 
 _PARAMETERS = ("self", "custom_generate", "kwargs", "synced_gpus", "assistant_model", "streamer")
 _PASSED_ON = "_fusedraw_passes_on"

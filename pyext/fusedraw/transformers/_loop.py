@@ -8,23 +8,14 @@ without us. What a step costs beside the model is one plan look-up, the called p
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
-from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import ALL_CACHE_NAMES
 
 from .._checks import LOGIT_DTYPES
-from .._params import OUTPUTS, names_tuple, returned_names
-from ._fields import check_fields
 from ._outputs import FusedrawDecoderOnlyOutput, FusedrawEncoderDecoderOutput, Records
-from ._plan import Plan
-from ._seeds import StepKeys, first_keys
+from ._prepare import prepare
 from ._seen import SeenIds
-
-_OP = "fusedraw.transformers.sample"
 
 
 def sample(
@@ -40,6 +31,11 @@ def sample(
     mix_eps=0.0,
     mix_support=None,
     ties=None,
+    frequency_penalty=0.0,
+    presence_penalty=0.0,
+    top_n_sigma=0.0,
+    xtc_threshold=0.1,
+    xtc_probability=0.0,
     returns=(),
     top_n=0,
     return_logprobs=False,
@@ -56,109 +52,48 @@ def sample(
     Args:
         seeds: one int per request (row of the inputs, before num_return_sequences), mod 2^64. A request's
             draws depend on its logits, its seed, which of its sequences it is and the step, and on nothing
-            else: not on the batch. Default: one seed from torch's default generator, and
-            requests counted by row.
-        mix_eps: in [0, 1], or a sequence or tensor with one per request: weight of the uniform law, see
-            `fusedraw.sample`.
+            else: not on the batch. Default: one seed from torch's default generator, and requests counted by
+            row.
+        mix_eps: in [0, 1]: weight of the uniform law, see `fusedraw.sample`.
         mix_support: "kept" or "valid". Default "kept"; with do_sample=False "valid", which is epsilon-greedy.
         ties: "index" or "all". Default: "all" with top-k, as in transformers, else "index".
+        frequency_penalty, presence_penalty: of the new tokens, after the processors before the temperature.
+        top_n_sigma, xtc_threshold, xtc_probability: as in `fusedraw.sample`, with do_sample=True.
         returns, top_n: as for `fusedraw.sample`; they come back as `draws`.
         return_logprobs: log-probability of each token under the policy that drew it, as `logprobs`.
 
-    `returns`, `top_n` and `return_logprobs` need return_dict_in_generate=True. `scores` are those of
-    transformers' own processors; the draw is the same with and without them.
+    mix_eps, the penalties and top_n_sigma to xtc_probability are numbers, or sequences or tensors with one
+    per request. `returns`, `top_n` and `return_logprobs` need return_dict_in_generate=True. `scores` are
+    those of transformers' own processors; the draw is the same with and without them.
 
     Returns: int64 [B, length] sequences, or FusedrawDecoderOnlyOutput, FusedrawEncoderDecoderOutput.
 
     Raises: ValueError, TypeError: a field or an argument that is refused, or a row that cannot be drawn from
         (NaN, +inf, nothing left).
     """
-    options = {"mix_eps": mix_eps, "mix_support": mix_support, "ties": ties, "returns": returns}
-    options |= {"top_n": top_n, "return_logprobs": return_logprobs, "seeds": seeds}
-    options |= {"assistant_model": assistant_model, "assistant_tokenizer": assistant_tokenizer}
-    prepared = prepare(model, input_ids, logits_processor, stopping_criteria, generation_config, **options)
-    return _Run(model, input_ids, prepared, stopping_criteria, generation_config, model_kwargs).run(
-        bool(synced_gpus), streamer
+    prepared = prepare(
+        model,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        seeds=seeds,
+        mix_eps=mix_eps,
+        mix_support=mix_support,
+        ties=ties,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
+        top_n_sigma=top_n_sigma,
+        xtc_threshold=xtc_threshold,
+        xtc_probability=xtc_probability,
+        returns=returns,
+        top_n=top_n,
+        return_logprobs=return_logprobs,
+        assistant_model=assistant_model,
+        assistant_tokenizer=assistant_tokenizer,
     )
-
-
-class _Prepared(NamedTuple):
-    plan: Plan
-    keys: StepKeys
-    names: tuple[str, ...]  # fields of SampleOutput to keep
-    return_logprobs: bool
-
-
-def prepare(
-    model,
-    input_ids,
-    logits_processor,
-    stopping_criteria,
-    generation_config,
-    *,
-    seeds=None,
-    mix_eps=0.0,
-    mix_support=None,
-    ties=None,
-    returns=(),
-    top_n=0,
-    return_logprobs=False,
-    assistant_model=None,
-    assistant_tokenizer=None,
-    **ignored: Any,  # what only a run needs
-) -> _Prepared:
-    """All checks, the plan and the keys: everything before the first forward pass."""
-    config = generation_config
-    for name, value in (("assistant_model", assistant_model), ("assistant_tokenizer", assistant_tokenizer)):
-        if value is not None:
-            raise ValueError(f"{_OP}: {name} is not supported: it asks for assisted generation")
-    check_fields(_OP, config, model.generation_config)
-    mode = config.get_generation_mode()
-    if mode not in (GenerationMode.SAMPLE, GenerationMode.GREEDY_SEARCH):
-        raise ValueError(f"{_OP}: these fields ask for {mode.value}, which is not supported")
-    if type(model)._sample is not GenerationMixin._sample:
-        raise ValueError(f"{_OP}: {type(model).__name__} decodes in a way of its own, which is not supported")
-    if not isinstance(return_logprobs, bool):
-        raise TypeError(f"{_OP}: return_logprobs must be a bool, got {type(return_logprobs).__name__}")
-    returns = returned_names(_OP, names_tuple(_OP, returns), OUTPUTS)
-    if not config.return_dict_in_generate:
-        for name, asked in (("return_logprobs", return_logprobs), ("returns", returns), ("top_n", top_n)):
-            if asked:
-                raise ValueError(f"{_OP}: {name} needs return_dict_in_generate=True")
-    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
-    if has_eos and config._pad_token_tensor is None:
-        raise ValueError(f"{_OP}: sequences that end need pad_token_id, got None")
-    do_sample = bool(config.do_sample)
-    samples = config.num_return_sequences or 1
-    if return_logprobs and "logp" not in returns:
-        returns = (*returns, "logp")
-    options = {
-        "mix_eps": _mix_eps(mix_eps, input_ids.shape[0] // samples, samples, input_ids.device),
-        "mix_support": mix_support if mix_support is not None else ("kept" if do_sample else "valid"),
-        "ties": ties,
-        "returns": returns,
-        "top_n": top_n,
-        "check": "raise",  # a drawn -1 would be looked up in the embedding
-    }
-    plan = Plan(_OP, logits_processor, do_sample=do_sample, options=options)
-    keys = first_keys(_OP, seeds, input_ids.shape[0], samples, input_ids.device)
-    names = tuple(name for name in OUTPUTS if name in returns and name != "kept")
-    names += ("kept_ids", "kept_offsets") if "kept" in returns else ()
-    names += ("top_ids", "top_logps") if top_n else ()
-    return _Prepared(plan, keys, names, return_logprobs)
-
-
-def _mix_eps(mix_eps, requests: int, samples: int, device):
-    """A number, or one per sequence from one per request."""
-    if not isinstance(mix_eps, (Tensor, list, tuple)):
-        return mix_eps
-    per_request = torch.as_tensor(mix_eps)
-    if tuple(per_request.shape) != (requests,):
-        raise ValueError(
-            f"{_OP}: mix_eps must be a number or one per request, [{requests}], "
-            f"got shape {list(per_request.shape)}"
-        )
-    return per_request.to(device).repeat_interleave(samples)
+    run = _Run(model, input_ids, prepared, stopping_criteria, generation_config, model_kwargs)
+    return run.run(bool(synced_gpus), streamer)
 
 
 class _Run:
@@ -167,11 +102,11 @@ class _Run:
     def __init__(self, model, input_ids, prepared, stopping_criteria, config, model_kwargs):
         self.model = model
         self.ids = input_ids
-        self.plan, self.keys, names, with_logprobs = prepared
+        self.plan, self.keys = prepared.plan, prepared.keys
         self.stopping_criteria = stopping_criteria
         self.config = config
         self.model_kwargs = model_kwargs
-        self.records = Records(names, with_logprobs) if names else None
+        self.records = Records(prepared.names, prepared.return_logprobs) if prepared.names else None
         self.pad = None
         if any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria):
             self.pad = config._pad_token_tensor.to(input_ids.device)
@@ -232,11 +167,11 @@ class _Run:
             logits = processor(self.ids, logits)
         if logits.dtype not in LOGIT_DTYPES:
             logits = logits.to(torch.float32)
-        if stage.repetition is None:
-            out = stage.draw(logits, keys=self.keys.now)
+        if stage.counts:
+            lists = self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
+            out = stage.draw(logits, keys=self.keys.now, **lists)
         else:
-            prompt, history = self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
-            out = stage.draw(logits, keys=self.keys.now, prompt=prompt, history=history)
+            out = stage.draw(logits, keys=self.keys.now)
         self.keys.advance()
         if self.scores is not None:
             for processor, _ in stage.fused:

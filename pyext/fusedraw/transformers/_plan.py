@@ -20,6 +20,9 @@ _NEEDS_WHOLE_LAW = (
 )
 
 
+_COUNTING = ("frequency_penalty", "presence_penalty")
+
+
 class Decision(NamedTuple):
     """What happens to one processor, in the order of the list."""
 
@@ -32,13 +35,14 @@ class Decision(NamedTuple):
 class Stage:
     """What is done on a step: `called` processors in their order, then one fused draw."""
 
-    __slots__ = ("called", "draw", "fused", "repetition")
+    __slots__ = ("called", "counts", "draw", "fused", "repetition")
 
     def __init__(self, called, fused, arguments, options):
         self.called = called
         self.fused = fused
-        # Its lists of ids grow with the text, so that they come with each call.
         self.repetition = next((p for p, (place, _) in fused if place == REPETITION), None)
+        # Whether the draw wants the ids so far: they grow with the text, so they come with each call.
+        self.counts = self.repetition is not None or any(name in options for name in _COUNTING)
         self.draw = Sampler(**arguments, **options)
 
 
@@ -155,6 +159,8 @@ class Plan:
                 raise ValueError(f"{self._op}: returns has {name!r} of the law before filters, but {which}")
         if self._options.get("top_n"):
             raise ValueError(f"{self._op}: top_n needs the law before filters, but {which}")
+        if "top_n_sigma" in self._options:
+            raise ValueError(f"{self._op}: top_n_sigma needs the row before filters, but {which}")
         if self._options.get("mix_support") == "valid":
             raise ValueError(f"{self._op}: mix_support='valid' needs the row before filters, but {which}")
 

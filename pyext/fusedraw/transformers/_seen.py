@@ -13,26 +13,31 @@ class SeenIds:
     def __init__(self, input_ids: Tensor, pad: Tensor | None):
         self._start = input_ids
         self._pad = pad
-        self._pad_is_beyond = False
+        self._pad_is_beyond: bool | None = None  # of the row, known with the first logits
         self._prompt: Tensor | None = None
 
-    def lists(self, processor, input_ids: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
-        """(prompt [B, L], history [B, new]) for transformers' RepetitionPenaltyLogitsProcessor.
+    def lists(self, processor, input_ids: Tensor, vocab: int) -> dict[str, Tensor]:
+        """`prompt` [B, L] for transformers' RepetitionPenaltyLogitsProcessor or None, `history` [B, new].
 
         Left padding does not count, and neither do ids beyond the logits: some models have more embeddings
         than logits.
         """
         length = self._start.shape[1]
+        if self._pad_is_beyond is None:
+            self._pad_is_beyond = self._pad is not None and int(self._pad) >= vocab
+        history = input_ids[:, length:]  # drawn, so ids of the row, and padding
+        if self._pad_is_beyond:
+            history = _only_ids_of_the_row(history, vocab)
+        if processor is None:
+            return {"history": history}
         if self._prompt is None:
             self._prompt = _only_ids_of_the_row(self._start, vocab)
-            self._pad_is_beyond = self._pad is not None and int(self._pad) >= vocab
             ignored = processor.prompt_ignore_length
             if ignored is not None:
                 places = torch.arange(length, device=self._start.device)
                 ignored = ignored.to(self._start.device)
                 self._prompt = self._prompt.masked_fill(places < ignored[:, None], _NO_ID)
-        history = input_ids[:, length:]  # drawn, so ids of the row, and padding
-        return self._prompt, _only_ids_of_the_row(history, vocab) if self._pad_is_beyond else history
+        return {"prompt": self._prompt, "history": history}
 
 
 def _only_ids_of_the_row(ids: Tensor, vocab: int) -> Tensor:
