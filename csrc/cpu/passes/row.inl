@@ -23,6 +23,17 @@ struct Row {
   const float* (*fetch)(const Row&, int64_t b, float* out) = nullptr;
   void (*scan)(const Row&, int64_t begin, int64_t end, struct ScanPart&) = nullptr;
 
+  void (*edit)(const Row&, const struct MarkedToken*, int32_t n, const Penalties&, int32_t* ends,
+               struct Edit*) = nullptr;
+
+  // Where a row is edited (edits.inl) or cut from above, `fetch` is made of these.
+  const float* (*fetch_plain)(const Row&, int64_t b, float* out) = nullptr;
+  const Edit* edits = nullptr;
+  const int32_t* edit_starts = nullptr;  // [blocks + 1]
+  int32_t n_edits = 0;
+  const float* (*fetch_below)(const Row&, int64_t b, float* out) = nullptr;
+  Ceiling ceiling;
+
   float* group_max = nullptr;  // [blocks, V::kLanes]; null: not wanted (greedy rows)
   float* block_max = nullptr;  // [blocks]
   WeightRule rule;
@@ -71,6 +82,10 @@ const float* fetch_block(const Row& r, int64_t b, float* out) {
   for (int j = 0; j < kVecs; ++j) V::store(out + j * V::kLanes, load_lanes<T, kMasked>(r, p, b, j));
   return out;
 }
+
+template <typename T, bool kMasked>
+void edit_values(const Row& r, const MarkedToken* tokens, int32_t n, const Penalties& p,
+                 int32_t* ends, Edit* to);
 
 // One read of the row: lane and block maxima, NaN, and for probabilities a negative value.
 template <typename T, bool kMasked, bool kProbs>
@@ -123,6 +138,7 @@ void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
 template <typename T, bool kMasked>
 void bind(Row& r) {
   r.fetch = fetch_block<T, kMasked>;
+  r.edit = edit_values<T, kMasked>;
   r.scan = r.probs ? scan_blocks<T, kMasked, true> : scan_blocks<T, kMasked, false>;
 }
 
@@ -228,6 +244,9 @@ struct ScanTask {
   }
 };
 
+float refresh_maxima(Row& r);
+bool holds_nan(const Row& r);
+
 // The first pass. Returns the status; sets rule.m.
 uint8_t scan_row(Row& r, const Pool& pool) {
   ScanTask task;
@@ -240,6 +259,10 @@ uint8_t scan_row(Row& r, const Pool& pool) {
     m = m > task.part[i].max ? m : task.part[i].max;
     nan |= task.part[i].nan;
     negative |= task.part[i].negative;
+  }
+  if (r.n_edits > 0) {
+    m = refresh_maxima(r);
+    nan = nan && holds_nan(r);
   }
   r.rule.m = m + 0.0f;
   if (negative) return kBadParam;
