@@ -68,9 +68,9 @@ FD_FN float edited_value(float x, const Mark& m, const Penalties& p) {
   if (m.flags & kSuppressed || m.bias == -inf32()) return -inf32();
   float y = x;
   if (m.flags & kBiased) y = y + m.bias;
-  if (m.flags & kSeen) {
-    const float smaller = y / p.repetition, larger = y * p.repetition;
-    y = y > 0.0f ? smaller : larger;  // both: which one is hard to predict
+  if (m.flags & kSeen) {  // one of the two factors is 1: no branch on the sign, hard to predict
+    const bool divide = y > 0.0f;
+    y = y * (divide ? 1.0f : p.repetition) / (divide ? p.repetition : 1.0f);
   }
   if (m.count > 0) {
     y = y - p.frequency * float(m.count);

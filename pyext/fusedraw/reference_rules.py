@@ -29,7 +29,7 @@ _FLT_MAX = float.fromhex("0x1.fffffep+127")
 
 @dataclass
 class Rules:
-    """Rules and penalties of a row, as given; numbers are rounded to float32 before anything looks at them."""
+    """Rules and penalties of a row, as given; rounded to float32 before anything looks at them."""
 
     top_n_sigma: float = 0.0
     typical_p: float = 1.0

@@ -10,7 +10,7 @@ namespace {
 
 struct Edit {
   int32_t place;  // within its block
-  float before, value;
+  float value;
 };
 
 struct MarkedToken {
@@ -59,15 +59,29 @@ class MarkTable {
   MarkedToken* tokens_;
 };
 
-// The values that the marks ask for, by block: `ends` become starts.
+// Whether lowering a value leaves the maxima of its block as they are: it is none of them.
+bool below_maxima(const float* group_max, const float* block_max, int64_t b, float x) {
+  if (group_max == nullptr) return x < block_max[b];
+  return V::bits(V::eq(V::load(group_max + b * V::kLanes), V::set(x))) == 0;
+}
+
+// After the first pass: the values that the marks ask for, by block (`ends` become starts), and
+// which blocks then have other maxima.
 template <typename T, bool kMasked>
-void edit_values(const Row& r, const MarkedToken* tokens, int32_t n, const Penalties& p,
-                 int32_t* ends, Edit* to) {
-  for (const MarkedToken* t = tokens; t != tokens + n; ++t) {
-    const int64_t id = t->id;
-    const bool seen = !kMasked || (r.mask[id / 32] >> (id % 32) & 1u);
-    const float x = seen ? widen(static_cast<const T*>(r.data)[id]) + 0.0f : r.pad;
-    to[--ends[id / kBlock]] = {int32_t(id % kBlock), x, edited_value(x, t->mark, p)};
+void edit_values(const Row& r, const MarkedToken* tokens, int32_t* ends, Edit* to, uint8_t* stale) {
+  // Copies: for all the compiler knows, a store to `stale` changes the row.
+  const T* data = static_cast<const T*>(r.data);
+  const uint32_t* mask = r.mask;
+  const float pad = r.pad, *group_max = r.group_max, *block_max = r.block_max;
+  const Penalties p = r.penalties;
+  const MarkedToken* end = tokens + r.n_edits;
+  for (const MarkedToken* t = tokens; t != end; ++t) {
+    const int64_t id = t->id, b = id / kBlock;
+    const bool seen = !kMasked || (mask[id / 32] >> (id % 32) & 1u);
+    const float x = seen ? widen(data[id]) + 0.0f : pad;
+    const float y = edited_value(x, t->mark, p);
+    to[--ends[b]] = {int32_t(id % kBlock), y};
+    stale[b] |= !(y < x && below_maxima(group_max, block_max, b, x)) & !(y == x);
   }
 }
 
@@ -78,19 +92,6 @@ const float* fetch_edited(const Row& r, int64_t b, float* out) {
   if (x != out) memcpy(out, x, kBlock * sizeof(float));
   for (; e != end; ++e) out[e->place] = e->value;
   return out;
-}
-
-// The row as those who read it later see it.
-void apply_marks(Row& r, MarkTable& table, const Penalties& p, Scratch& scratch) {
-  r.n_edits = table.size();
-  if (r.n_edits == 0) return;
-  int32_t* ends = table.ends(r.blocks);
-  Edit* edits = scratch.array<Edit>(Scratch::kEdits, size_t(r.n_edits));
-  r.edit(r, table.tokens(), r.n_edits, p, ends, edits);
-  r.edits = edits;
-  r.edit_starts = ends;
-  r.fetch_plain = r.fetch;
-  r.fetch = fetch_edited;
 }
 
 template <typename Fn>
@@ -105,7 +106,7 @@ bool each_listed(const IdLists& list, int64_t row, int64_t cols, Fn fn) {
   return ok;
 }
 
-// False: BAD_PARAM.
+// Reads a row's lists; the first pass then edits it. False: BAD_PARAM.
 bool edit_row(Row& r, const EditsView& v, int64_t row, const Penalties& p, Scratch& scratch) {
   int64_t most = 0;
   for (const IdLists* l : {&v.history, &v.prompt, &v.suppress, &v.bias}) {
@@ -125,8 +126,14 @@ bool edit_row(Row& r, const EditsView& v, int64_t row, const Penalties& p, Scrat
                     [&](int64_t id, int64_t) { table.of(id).flags |= kSuppressed; });
   ok &= each_listed(v.bias, row, r.cols,
                     [&](int64_t id, int64_t i) { ok &= mark_bias(table.of(id), v.values[i]); });
-  if (ok) apply_marks(r, table, p, scratch);
-  return ok;
+  if (!ok) return false;
+  r.penalties = p;
+  r.n_edits = table.size();
+  r.marks = table.tokens();
+  r.edit_starts = table.ends(r.blocks);
+  r.edits = scratch.array<Edit>(Scratch::kEdits, size_t(r.n_edits));
+  r.stale = scratch.array<uint8_t>(Scratch::kStale, size_t(r.blocks));
+  return true;
 }
 
 struct EditRange {
@@ -168,23 +175,15 @@ void refresh_block(Row& r, int64_t b) {
   memcpy(r.group_max + b * V::kLanes, lanes, sizeof(lanes));
 }
 
-// Whether lowering a value leaves the maxima of its block as they are: it is none of them.
-bool below_maxima(const Row& r, int64_t b, float x) {
-  if (r.group_max == nullptr) return x < r.block_max[b];
-  return V::bits(V::eq(V::load(r.group_max + b * V::kLanes), V::set(x))) == 0;
-}
-
-// After a first pass over the row as it is: the maxima of the edited row. Gives its largest value.
-float refresh_maxima(Row& r) {
-  for (int64_t b = 0; b < r.blocks; ++b) {
-    bool stale = false;
-    for (const Edit& e : edits_of(r, b)) {
-      const bool lowered = e.value < e.before && below_maxima(r, b, e.before);
-      stale |= !lowered && e.value != e.before;
-      if (stale) break;
-    }
-    if (stale) refresh_block(r, b);
-  }
+// After a first pass over the row as it is: its edits, and the maxima that they change. Later passes
+// see the edited row. Gives its largest value.
+float apply_edits(Row& r) {
+  memset(r.stale, 0, size_t(r.blocks));
+  r.edit(r, r.marks, r.edit_starts, r.edits, r.stale);
+  r.fetch_plain = r.fetch;
+  r.fetch = fetch_edited;
+  for (int64_t b = 0; b < r.blocks; ++b)
+    if (r.stale[b]) refresh_block(r, b);
   V::F m = V::set(-inf32());
   for (int64_t b = 0; b < r.blocks; b += V::kLanes) m = V::max(V::load(r.block_max + b), m);
   return V::reduce_max(m);

@@ -23,14 +23,19 @@ struct Row {
   const float* (*fetch)(const Row&, int64_t b, float* out) = nullptr;
   void (*scan)(const Row&, int64_t begin, int64_t end, struct ScanPart&) = nullptr;
 
-  void (*edit)(const Row&, const struct MarkedToken*, int32_t n, const Penalties&, int32_t* ends,
-               struct Edit*) = nullptr;
+  void (*edit)(const Row&, const struct MarkedToken*, int32_t* starts, struct Edit*,
+               uint8_t* stale) = nullptr;
 
-  // Where a row is edited (edits.inl) or cut from above, `fetch` is made of these.
-  const float* (*fetch_plain)(const Row&, int64_t b, float* out) = nullptr;
-  const Edit* edits = nullptr;
-  const int32_t* edit_starts = nullptr;  // [blocks + 1]
+  // Of a row with edits (edits.inl); `fetch` is then made of fetch_plain.
+  const MarkedToken* marks = nullptr;
+  Edit* edits = nullptr;
+  int32_t* edit_starts = nullptr;  // [blocks + 1]
+  uint8_t* stale = nullptr;        // [blocks]
   int32_t n_edits = 0;
+  Penalties penalties;
+  const float* (*fetch_plain)(const Row&, int64_t b, float* out) = nullptr;
+
+  // Of a row cut from above (late_rules.inl); `fetch` is then made of fetch_below.
   const float* (*fetch_below)(const Row&, int64_t b, float* out) = nullptr;
   Ceiling ceiling;
 
@@ -84,8 +89,7 @@ const float* fetch_block(const Row& r, int64_t b, float* out) {
 }
 
 template <typename T, bool kMasked>
-void edit_values(const Row& r, const MarkedToken* tokens, int32_t n, const Penalties& p,
-                 int32_t* ends, Edit* to);
+void edit_values(const Row& r, const MarkedToken* tokens, int32_t* ends, Edit* to, uint8_t* stale);
 
 // One read of the row: lane and block maxima, NaN, and for probabilities a negative value.
 template <typename T, bool kMasked, bool kProbs>
@@ -244,7 +248,7 @@ struct ScanTask {
   }
 };
 
-float refresh_maxima(Row& r);
+float apply_edits(Row& r);
 bool holds_nan(const Row& r);
 
 // The first pass. Returns the status; sets rule.m.
@@ -261,7 +265,7 @@ uint8_t scan_row(Row& r, const Pool& pool) {
     negative |= task.part[i].negative;
   }
   if (r.n_edits > 0) {
-    m = refresh_maxima(r);
+    m = apply_edits(r);
     nan = nan && holds_nan(r);
   }
   r.rule.m = m + 0.0f;
