@@ -16,13 +16,13 @@ from strategies import (
     MASKS,
     NAN,
     Rows,
-    _mode_arguments,
-    _row_arguments,
     make_keys,
     make_mask,
     make_params,
     make_rows,
+    mode_arguments,
     op,
+    row_arguments,
     row_mask,
     seeds,
 )
@@ -80,8 +80,8 @@ def mixture_r1(members, weights, how, params=None, keys=None, mask=None, mode=0,
             mask=row_mask(mask, row, members[0].shape[1]),
             key=tuple(keys[row].tolist()),
             domain=mode >> 4 & 3,
-            **_row_arguments(params, row),
-            **_mode_arguments(mode),
+            **row_arguments(params, row),
+            **mode_arguments(mode),
         )
         for row in rows
     ]

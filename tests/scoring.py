@@ -6,12 +6,12 @@ from fusedraw import reference_scores as r1
 from hypothesis import strategies as st
 from strategies import (
     F32,
-    _mode_arguments,
-    _row_arguments,
     bits_of,
+    mode_arguments,
     modes,
     op,
     param_rows,
+    row_arguments,
     row_batches,
     row_mask,
     sample,
@@ -37,7 +37,7 @@ def kept_of_row(kept, row):
 def score_r1(x, ids, params, mask=None, kept=(None, None), mode=0, entropy=True, grads=None):
     scores, slopes = [], []
     for row, line in enumerate(x.float().tolist()):
-        arguments = {**_row_arguments(params, row), **_mode_arguments(mode)}
+        arguments = {**row_arguments(params, row), **mode_arguments(mode)}
         arguments["mask"] = row_mask(mask, row, len(line))
         arguments["kept"] = kept_of_row(kept, row)
         scores.append(r1.score_row(line, ids[row].item(), entropy=entropy, **arguments))

@@ -128,7 +128,11 @@ def threads(n):
 def sample(x, params=None, keys=None, mask=None, mode=0, outputs=ALL, top_n=0):
     params = make_params() if params is None else params
     keys = make_keys(x.shape[0]) if keys is None else keys
-    results = iter(op.sample(x, params, keys, mask, mode, outputs, top_n))
+    return named_outputs(iter(op.sample(x, params, keys, mask, mode, outputs, top_n)), outputs, top_n)
+
+
+def named_outputs(results, outputs, top_n):
+    """What a draw's operator gives, in the order of the output bits, by name."""
     named = {"ids": next(results)}
     for i, name in enumerate(OUTPUTS):
         if outputs >> i & 1:
@@ -158,7 +162,7 @@ def multinomial(p, keys, n, replacement):
 # The same in plain Python
 
 
-def _row_arguments(params, row):
+def row_arguments(params, row):
     temperature, top_p, min_p, mix_eps, top_k = params[row % params.shape[0]].tolist()
     return {
         "temperature": temperature,
@@ -169,7 +173,7 @@ def _row_arguments(params, row):
     }
 
 
-def _mode_arguments(mode):
+def mode_arguments(mode):
     return {
         "filter_order": ORDERS[mode & 3],
         "ties": TIES[mode >> 2 & 1],
@@ -200,11 +204,16 @@ def sample_r1(x, params=None, keys=None, mask=None, mode=0, outputs=ALL, top_n=0
             top_n=top_n,
             probs=bool(mode & 64),
             forced=forced_noise,
-            **_row_arguments(params, row),
-            **_mode_arguments(mode),
+            **row_arguments(params, row),
+            **mode_arguments(mode),
         )
         for row, line in enumerate(x.float().tolist())
     ]
+    return tensors_of(results, outputs, top_n)
+
+
+def tensors_of(results, outputs, top_n):
+    """RowResults as named_outputs gives them."""
     named = {"ids": torch.tensor([r.id for r in results])}
     for i, name in enumerate(OUTPUTS):
         if not outputs >> i & 1:
@@ -239,7 +248,7 @@ def softmax_r1(x, temperature, mask=None, log=False):
 def keep_r1(x, params, mask=None, mode=0, renorm=False):
     results = []
     for row, line in enumerate(x.float().tolist()):
-        arguments = {**_row_arguments(params, row), **_mode_arguments(mode)}
+        arguments = {**row_arguments(params, row), **mode_arguments(mode)}
         arguments["mask"] = row_mask(mask, row, len(line))
         if renorm:
             results.append(r1.renorm_row(line, from_logits=not mode & 64, **arguments))

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "dtype.h"
+#include "late_rules.h"
 #include "noise.h"
-#include "rules.h"
 
 namespace fusedraw {
 
@@ -39,6 +39,7 @@ struct NumbersView {
   double row[kMost] = {};
 };
 using ParamsView = NumbersView<kParamColumns>;
+using RulesView = NumbersView<kRuleColumns>;
 
 // uint64 [B, 2] = (seed, offset).
 struct KeysView {
@@ -82,6 +83,9 @@ struct SampleCall {
   RowsView x;
   MaskView mask;
   ParamsView params;
+  bool ruled = false;  // `edits` and `rules` count
+  EditsView edits;
+  RulesView rules;
   KeysView keys;
   Options options;
   SampleOutputs out;

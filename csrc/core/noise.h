@@ -16,6 +16,7 @@ enum Purpose : uint32_t {
   kPurposeCoin = 3,
   kPurposeMany = 4,
   kPurposeOrder = 5,
+  kPurposeXtc = 6,
   kPurposeRoute = 7,
 };
 

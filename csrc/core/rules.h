@@ -14,10 +14,11 @@ enum class FilterOrder : uint8_t { kSequential = 0, kJoint = 1, kMinPFirst = 2 }
 
 struct Options {
   FilterOrder order = FilterOrder::kSequential;
-  bool ties_all = false;   // extend each prefix over equal x
-  bool mix_valid = false;  // explore over every valid token instead of the kept ones
-  bool probs = false;      // rows hold probabilities
-  bool keep_zero = false;  // K also holds tokens of weight 0 (top_k_mask)
+  bool ties_all = false;          // extend each prefix over equal x
+  bool mix_valid = false;         // explore over every valid token instead of the kept ones
+  bool probs = false;             // rows hold probabilities
+  bool keep_zero = false;         // K also holds tokens of weight 0 (top_k_mask)
+  bool temperature_last = false;  // filters see T = 1
   uint32_t domain = 0;
 };
 

@@ -28,6 +28,10 @@ class Scratch {
     kListWeights,
     kMembers,  // float, one a token: several models as one row; for their mean, each of them
     kWide,     // whole-row temporaries of the rarely used paths
+    kMarks,      // what the lists say of each listed token
+    kEdits,      // their values, by block
+    kStale,      // uint8, one a block: edits changed its maxima
+    kEditSlots,  // where each block's edits start, then the hash table of listed ids
     kSlots
   };
   static Scratch& of_this_thread();

@@ -111,8 +111,8 @@ MixtureTensors::MixtureTensors(const std::vector<Tensor>& rows, const Tensor& we
 
 SampleTensors::SampleTensors(const Tensor& logits, const Tensor& params, const Tensor& keys,
                              const OptionalTensor& mask, int64_t mode_bits, int64_t outputs,
-                             int64_t top_n)
-    : mode(parse_mode(mode_bits)),
+                             int64_t top_n, bool processed)
+    : mode(parse_mode(mode_bits, processed)),
       op(mode.options.probs ? "sample_probs" : "sample"),
       x(checked_rows(op, mode.options.probs ? "probs" : "logits", logits)),
       device(x.device()),
@@ -141,6 +141,36 @@ SampleTensors::SampleTensors(const Tensor& logits, const Tensor& params, const T
     call.out.top_logps = data<float>(after_kept[1]);
     call.out.top_n = top_n;
   }
+}
+
+void SampleTensors::add_rules(const Tensor& rules, const EditTensors& edits) {
+  FUSEDRAW_CHECK(!mode.options.probs, op, ": rules need logits");
+  const int64_t rows = call.x.rows;
+  held_.assign(10, x);
+  call.ruled = true;
+  call.rules =
+      checked_numbers<kRuleColumns>(op, "rules", rules, rows, kRuleColumns, device, held_[0]);
+  EditsView& e = call.edits;
+  e.history = checked_ids(op, "history", edits.history, edits.history_offsets, rows, device,
+                          held_[1], held_[2]);
+  e.prompt = checked_ids(op, "prompt", edits.prompt, edits.prompt_offsets, rows, device, held_[3],
+                         held_[4]);
+  e.suppress = checked_ids(op, "suppress", edits.suppress, edits.suppress_offsets, rows, device,
+                           held_[5], held_[6]);
+  e.bias =
+      checked_ids(op, "bias", edits.bias, edits.bias_offsets, rows, device, held_[7], held_[8]);
+  FUSEDRAW_CHECK(edits.bias.has_value() == edits.bias_values.has_value(), op,
+                 ": bias ids and values come together");
+  if (!edits.bias_values.has_value()) return;
+  const Tensor& values = *edits.bias_values;
+  check_device(op, "bias values", values, device);
+  FUSEDRAW_CHECK(e.bias.ids == nullptr || e.bias.offsets != nullptr, op, ": bias needs offsets");
+  FUSEDRAW_CHECK(values.scalar_type() == ScalarType::Float && values.dim() == 1 &&
+                     values.size(0) == edits.bias->size(0),
+                 op, ": bias values must be float32 [", edits.bias->size(0), "], got ",
+                 shape_text(values));
+  held_[9] = torch::stable::contiguous(values);
+  e.values = static_cast<const float*>(held_[9].const_data_ptr());
 }
 
 SoftmaxTensors::SoftmaxTensors(const Tensor& logits, const Tensor& temperature,

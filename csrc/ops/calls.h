@@ -62,9 +62,18 @@ struct DrawResults {
   OptionalTensor status, n_kept;   // of `results`
 };
 
+// The lists of sample_processed, in the order of its schema.
+struct EditTensors {
+  OptionalTensor history, history_offsets, prompt, prompt_offsets, suppress, suppress_offsets, bias,
+      bias_offsets, bias_values;
+};
+
 struct SampleTensors : DrawResults {
   SampleTensors(const Tensor& logits, const Tensor& params, const Tensor& keys,
-                const OptionalTensor& mask, int64_t mode_bits, int64_t outputs, int64_t top_n);
+                const OptionalTensor& mask, int64_t mode_bits, int64_t outputs, int64_t top_n,
+                bool processed = false);
+  // Adds what sample_processed has beyond sample.
+  void add_rules(const Tensor& rules, const EditTensors& edits);
 
   Mode mode;
   const char* op;
@@ -75,6 +84,7 @@ struct SampleTensors : DrawResults {
 
  private:
   Tensor mask_, params_, keys_;
+  std::vector<Tensor> held_;
 };
 
 struct MixtureTensors : DrawResults {

@@ -22,7 +22,8 @@ std::string device_text(const Device& d) {
 const char* status_text(uint8_t s) {
   switch (s) {
     case kBadParam:
-      return "BAD_PARAM: a parameter is NaN or outside its range, or a probability is negative";
+      return "BAD_PARAM: a parameter is NaN or outside its range, a probability is negative, or a "
+             "listed id lies outside the row or twice in a bias";
     case kNan:
       return "NAN: an allowed value is NaN";
     case kPosInf:
@@ -34,8 +35,8 @@ const char* status_text(uint8_t s) {
 
 }  // namespace
 
-Mode parse_mode(int64_t mode) {
-  FUSEDRAW_CHECK(mode >= 0 && mode < 512 && (mode & 3) != 3,
+Mode parse_mode(int64_t mode, bool processed) {
+  FUSEDRAW_CHECK(mode >= 0 && mode < (processed ? 1024 : 512) && (mode & 3) != 3,
                  "fusedraw: mode bits out of range: ", mode);
   Mode m;
   m.options.order = FilterOrder(mode & 3);
@@ -45,6 +46,7 @@ Mode parse_mode(int64_t mode) {
   m.options.probs = mode & 64;
   m.raise = mode & 128;
   m.options.keep_zero = mode & 256;
+  m.options.temperature_last = mode & 512;
   return m;
 }
 
@@ -132,6 +134,52 @@ const double* checked_numbers(const char* op, const char* name, const Tensor& t,
   }
   check_device(op, name, t, device);
   return data;
+}
+
+IdLists checked_ids(const char* op, const char* name, const std::optional<Tensor>& ids,
+                    const std::optional<Tensor>& offsets, int64_t rows, const Device& device,
+                    Tensor& hold, Tensor& hold_offsets) {
+  IdLists l;
+  if (!ids.has_value()) {
+    FUSEDRAW_CHECK(!offsets.has_value(), op, ": ", name, " has offsets but no ids");
+    return l;
+  }
+  check_device(op, name, *ids, device);
+  l.wide = ids->scalar_type() == ScalarType::Long;
+  FUSEDRAW_CHECK(l.wide || ids->scalar_type() == ScalarType::Int, op, ": ", name,
+                 " must be int32 or int64, got ", shape_text(*ids));
+  if (!offsets.has_value()) {
+    FUSEDRAW_CHECK(ids->dim() == 2 && (ids->size(0) == 1 || ids->size(0) == rows), op, ": ", name,
+                   " must be [", rows, ", L] without offsets, got ", shape_text(*ids));
+    hold = ids->stride(1) == 1 || ids->size(1) <= 1 ? *ids : torch::stable::contiguous(*ids);
+    l.length = ids->size(1);
+    l.row_stride = ids->size(0) == 1 ? 0 : hold.stride(0);
+  } else {
+    FUSEDRAW_CHECK(ids->dim() == 1, op, ": ", name, " must be [N] beside offsets, got ",
+                   shape_text(*ids));
+    check_device(op, name, *offsets, device);
+    const bool one = offsets->dim() == 1 && offsets->size(0) == 2;
+    FUSEDRAW_CHECK(offsets->scalar_type() == ScalarType::Long && offsets->dim() == 1 &&
+                       (one || offsets->size(0) == rows + 1),
+                   op, ": offsets of ", name, " must be int64 [", rows + 1, "] or [2], got ",
+                   shape_text(*offsets));
+    hold = torch::stable::contiguous(*ids);
+    hold_offsets = torch::stable::contiguous(*offsets);
+    l.offsets = static_cast<const int64_t*>(hold_offsets.const_data_ptr());
+    l.offsets_stride = one ? 0 : 1;
+    l.total = ids->size(0);
+    if (device.is_cpu()) {
+      const int64_t n = offsets->size(0);
+      bool fits = l.offsets[0] == 0 && l.offsets[n - 1] == l.total;
+      for (int64_t i = 1; i < n; ++i) fits = fits && l.offsets[i - 1] <= l.offsets[i];
+      FUSEDRAW_CHECK(fits, op, ": offsets of ", name, " must rise from 0 to the ", l.total,
+                     " ids there are");
+    }
+  }
+  l.ids = hold.const_data_ptr();
+  // No list at all, so that rows without edits stay on the shorter road.
+  if ((l.offsets == nullptr ? l.length : l.total) == 0) return {};
+  return l;
 }
 
 KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,

@@ -34,7 +34,7 @@ struct Mode {
   bool raise = false;
   bool log = false;  // softmax only
 };
-Mode parse_mode(int64_t mode);
+Mode parse_mode(int64_t mode, bool processed = false);
 Mode parse_softmax_mode(int64_t mode);
 
 std::string shape_text(const Tensor& t);
@@ -61,6 +61,10 @@ inline ParamsView checked_params(const char* op, const Tensor& params, int64_t r
                                  const Device& device, Tensor& hold, int columns = kParamColumns) {
   return checked_numbers<kParamColumns>(op, "params", params, rows, columns, device, hold);
 }
+// Ids of every row; `hold` and `hold_offsets` keep copies alive. Offsets on the CPU are checked.
+IdLists checked_ids(const char* op, const char* name, const std::optional<Tensor>& ids,
+                    const std::optional<Tensor>& offsets, int64_t rows, const Device& device,
+                    Tensor& hold, Tensor& hold_offsets);
 KeysView checked_keys(const char* op, const Tensor& keys, int64_t rows, const Device& device,
                       Tensor& hold);
 // A float64 or int64 vector of length 1 or `rows`; returns the stride to walk it with.

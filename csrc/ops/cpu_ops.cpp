@@ -66,6 +66,20 @@ std::vector<Tensor> sample_cpu(const Tensor& logits, const Tensor& params, const
   return run_draw(t, current_engine().sample_row);
 }
 
+std::vector<Tensor> sample_processed_cpu(const Tensor& logits, const Tensor& params,
+                                         const Tensor& rules, const Tensor& keys,
+                                         OptionalTensor mask, OptionalTensor history,
+                                         OptionalTensor history_offsets, OptionalTensor prompt,
+                                         OptionalTensor prompt_offsets, OptionalTensor suppress,
+                                         OptionalTensor suppress_offsets, OptionalTensor bias,
+                                         OptionalTensor bias_offsets, OptionalTensor bias_values,
+                                         int64_t mode_bits, int64_t outputs, int64_t top_n) {
+  SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n, true);
+  t.add_rules(rules, {history, history_offsets, prompt, prompt_offsets, suppress, suppress_offsets,
+                      bias, bias_offsets, bias_values});
+  return run_draw(t, current_engine().sample_row);
+}
+
 std::vector<Tensor> mixture_cpu(std::vector<Tensor> members, const Tensor& weights,
                                 const Tensor& params, const Tensor& keys, OptionalTensor mask,
                                 int64_t how, int64_t mode_bits, int64_t outputs) {
@@ -175,6 +189,7 @@ RouteResults route_cpu(const Tensor& logits, const Tensor& params, OptionalTenso
 
 STABLE_TORCH_LIBRARY_IMPL(fusedraw, CPU, m) {
   m.impl("sample", TORCH_BOX(&fusedraw::sample_cpu));
+  m.impl("sample_processed", TORCH_BOX(&fusedraw::sample_processed_cpu));
   m.impl("row_keys", TORCH_BOX(&fusedraw::row_keys_cpu));
   m.impl("derive_keys", TORCH_BOX(&fusedraw::derive_keys_cpu));
   m.impl("softmax", TORCH_BOX(&fusedraw::softmax_cpu));

@@ -3,8 +3,9 @@
 //
 // mode:    bits 0-1 filter order (sequential, joint, min_p_first), 2 ties="all",
 //          3 mix_support="valid", 4-5 noise domain, 6 rows hold probabilities, 7 raise on a bad
-//          row, 8 keep weightless tokens. softmax: bit 0 log, bit 7 raise.
-//          route: bits 0-1 noise (none, gumbel, jitter), 2 sigmoid scores, 3 renormalise, 7 raise.
+//          row, 8 keep weightless tokens, 9 temperature_last (sample_processed). softmax: bit 0
+//          log, bit 7 raise. route: bits 0-1 noise (none, gumbel, jitter), 2 sigmoid scores, 3
+//          renormalise, 7 raise.
 // outputs: the bits of calls.h in their order; `kept` gives ids and offsets.
 //          mixture adds 12 member_logp, 13 member_entropy [M, B], 14 mean_entropy, 15
 //          mutual_information, and has no logp_full, logp_raw, varentropy, margin.
@@ -25,6 +26,13 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
   m.def(
       "sample(Tensor logits, Tensor params, Tensor keys, Tensor? mask, int mode, int outputs, "
       "int top_n) -> Tensor[]");
+  // sample with edits and rules (core/edits.h, core/late_rules.h). Ids are int32 or int64, [1 or B,
+  // L] padded with negative ones or, with int64 offsets [2] (for all rows) or [B + 1], [N].
+  m.def(
+      "sample_processed(Tensor logits, Tensor params, Tensor rules, Tensor keys, Tensor? mask, "
+      "Tensor? history, Tensor? history_offsets, Tensor? prompt, Tensor? prompt_offsets, Tensor? "
+      "suppress, Tensor? suppress_offsets, Tensor? bias, Tensor? bias_offsets, Tensor? "
+      "bias_values, int mode, int outputs, int top_n) -> Tensor[]");
   m.def("row_keys(Tensor logits, int seed, int step) -> Tensor");
   m.def("derive_keys(Tensor seed, Tensor request_ids, Tensor sample_ids, Tensor step) -> Tensor");
   m.def("softmax(Tensor logits, Tensor temperature, Tensor? mask, int mode) -> (Tensor, Tensor)");

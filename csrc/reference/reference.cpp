@@ -3,8 +3,8 @@
 
 #include <map>
 
+#include "late_rules.h"
 #include "route.h"
-#include "sorted_row.h"
 #include "token_logprob.h"
 
 namespace fusedraw {
@@ -42,20 +42,46 @@ void top_logps(const SampleOutputs& out, int64_t row, const SortedRow& at_one, d
   }
 }
 
+std::vector<Token> choose_kept(const SortedRow& row, const Plan& plan, const Options& options,
+                               const LateRules& rules, const Noise& noise) {
+  if (plan.greedy) return kept_set(row, plan);
+  SortedRow seen = row;  // by the filters
+  if (options.temperature_last) weigh(seen, 1.0f, false);
+  const size_t n = has_sigma(rules) ? sigma_prefix(seen, rules.top_n_sigma) : seen.tokens.size();
+  std::vector<Token> kept = kept_set(seen, plan, n);
+  narrow_late(kept, seen.rule, rules, noise);
+  if (options.temperature_last) {
+    for (Token& t : kept) t.w = weight_of(row.rule, t.x);
+    kept.erase(std::remove_if(kept.begin(), kept.end(), [](const Token& t) { return t.w == 0; }),
+               kept.end());
+  }
+  return kept;
+}
+
 RowResult draw_row(const SampleCall& call, int64_t row) {
   RowResult r;
   RowParams params;
+  LateRules rules;
   SortedRow sorted;
-  if (!read_params(call.params.data + row * call.params.row_stride, params)) {
+  std::map<int64_t, Mark> marks;
+  const Edit edit = [&](int64_t id, float x) {
+    const auto mark = marks.find(id);
+    return mark == marks.end() ? x : edited_value(x, mark->second, rules.penalties);
+  };
+  bool ok = read_params(call.params.data + row * call.params.row_stride, params);
+  if (call.ruled)
+    ok = ok && read_rules(call.rules.data + row * call.rules.row_stride, rules) &&
+         read_marks(call.edits, row, call.x.cols, marks);
+  if (!ok) {
     r.status = kBadParam;
   } else {
-    sorted = read_row(call.x, call.mask, row, params.temperature, call.options.probs);
+    sorted = read_row(call.x, call.mask, row, params.temperature, call.options.probs, edit);
     r.status = sorted.status;
   }
   if (r.status != kOk) return r;
   const Plan plan = make_plan(params, call.options);
-  const std::vector<Token> kept = kept_set(sorted, plan);
   const Noise noise = row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
+  const std::vector<Token> kept = choose_kept(sorted, plan, call.options, rules, noise);
   const std::vector<Token>& support = call.options.mix_valid ? sorted.tokens : kept;
 
   r.explored = coin_fires(noise_r64(noise, kPurposeCoin, 0), params.mix_eps);
@@ -85,7 +111,7 @@ RowResult draw_row(const SampleCall& call, int64_t row) {
       r.logp_full = place == 0 ? 0.0f : -inf32();
     else
       r.logp_full = log_prob(scaled_gap(sorted.rule, drawn.x), log_sum(sums.s));
-    const SortedRow at_one = read_row(call.x, call.mask, row, 1.0f, false);
+    const SortedRow at_one = read_row(call.x, call.mask, row, 1.0f, false, edit);
     const double ls = log_sum(sum_weights(at_one.tokens, at_one.tokens.size()));
     r.logp_raw = log_prob(scaled_gap(at_one.rule, drawn.x), ls);
     top_logps(call.out, row, at_one, ls);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "../core/call.h"
@@ -34,14 +35,26 @@ inline float value_at(const RowsView& v, int64_t row, int64_t id) {
   }
 }
 
-// temperature > 0, or 0 for greedy (the first token alone has weight).
+// Gives every token its weight. temperature > 0, or 0 for greedy (the first token alone has one).
+inline void weigh(SortedRow& r, float temperature, bool probs) {
+  const bool greedy = !probs && temperature == 0.0f;
+  r.rule = weight_rule(r.tokens[0].x, greedy ? 1.0f : temperature, probs);
+  for (Token& t : r.tokens) t.w = weight_of(r.rule, t.x);
+  if (greedy)
+    for (size_t i = 0; i < r.tokens.size(); ++i) r.tokens[i].w = i == 0 ? uint64_t{1} << 43 : 0;
+}
+
+// What takes the place of a token's value; -inf for one that is not to be looked at.
+using Edit = std::function<float(int64_t id, float x)>;
+
 inline SortedRow read_row(const RowsView& v, const MaskView& mask, int64_t row, float temperature,
-                          bool probs) {
+                          bool probs, const Edit& edit = {}) {
   SortedRow r;
   bool nan = false, pos_inf = false, negative = false;
   for (int64_t i = 0; i < v.cols; ++i) {
     if (!mask_allows(mask, row, i)) continue;
-    const float x = value_at(v, row, i);
+    float x = value_at(v, row, i);
+    if (edit) x = edit(i, x);
     nan |= x != x;
     pos_inf |= x == inf32();
     negative |= x < 0.0f;
@@ -53,11 +66,7 @@ inline SortedRow read_row(const RowsView& v, const MaskView& mask, int64_t row, 
   if (r.status != kOk) return r;
   std::sort(r.tokens.begin(), r.tokens.end(),
             [](const Token& a, const Token& b) { return before(a.x, a.id, b.x, b.id); });
-  const bool greedy = !probs && temperature == 0.0f;
-  r.rule = weight_rule(r.tokens[0].x, greedy ? 1.0f : temperature, probs);
-  for (Token& t : r.tokens) t.w = weight_of(r.rule, t.x);
-  if (greedy)
-    for (size_t i = 0; i < r.tokens.size(); ++i) r.tokens[i].w = i == 0 ? uint64_t{1} << 43 : 0;
+  weigh(r, temperature, probs);
   return r;
 }
 
@@ -97,9 +106,10 @@ inline size_t top_p_prefix(const std::vector<Token>& t, size_t among, float top_
   return among;
 }
 
-// Tokens that stay in K, a subset of row.tokens in the same order.
-inline std::vector<Token> kept_set(const SortedRow& row, const Plan& plan) {
-  std::vector<Token> t = row.tokens;
+// Tokens that stay in K, a subset of row.tokens in the same order. Only the first
+// `among_first` tokens are looked at.
+inline std::vector<Token> kept_set(const SortedRow& row, const Plan& plan, size_t among_first) {
+  std::vector<Token> t(row.tokens.begin(), row.tokens.begin() + int64_t(among_first));
   if (plan.greedy) {
     t.resize(1);
     return t;
@@ -119,6 +129,9 @@ inline std::vector<Token> kept_set(const SortedRow& row, const Plan& plan) {
   t.resize(n);
   drop_lighter(plan.post_weight);
   return t;
+}
+inline std::vector<Token> kept_set(const SortedRow& row, const Plan& plan) {
+  return kept_set(row, plan, row.tokens.size());
 }
 
 }  // namespace fusedraw::reference

@@ -11,6 +11,7 @@ import importlib as _importlib
 
 from . import _load  # noqa: F401  (before anything that needs torch or the extension)
 from ._C import isa, isa_list
+from .editing import edit_logits
 from .filters import top_k_mask, top_k_renorm, top_p_mask, top_p_renorm
 from .info import info
 from .keys import derive_keys
@@ -35,6 +36,7 @@ __all__ = [
     "TokenScores",
     "__version__",
     "derive_keys",
+    "edit_logits",
     "importance_weight",
     "info",
     "isa",
@@ -56,7 +58,8 @@ __all__ = [
 # Submodules that need not be paid for at import.
 _LAZY = (
     *("comparing", "controllers", "metrics", "numpy"),
-    *("reference", "reference_mixture", "reference_routing", "reference_scores", "schedules"),
+    *("reference", "reference_mixture", "reference_routing", "reference_rules", "reference_scores"),
+    "schedules",
 )
 
 

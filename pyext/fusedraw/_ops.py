@@ -12,6 +12,7 @@ from torch.library import Library, fallthrough_kernel, get_ctx, register_autogra
 from . import _C  # noqa: F401  (its import registers the ops)
 
 sample = torch.ops.fusedraw.sample.default
+sample_processed = torch.ops.fusedraw.sample_processed.default
 derive_keys = torch.ops.fusedraw.derive_keys.default
 row_keys = torch.ops.fusedraw.row_keys.default
 softmax = torch.ops.fusedraw.softmax.default
@@ -43,6 +44,19 @@ _UNIFORM_ABOVE = 2.0**64  # law: such a temperature counts as inf
 def _fake_sample(logits, params, keys, mask, mode, outputs, top_n):
     _check_devices("sample", logits, keys, mask)
     _check_by_value("sample", logits, params)
+    return _fake_sampled(logits, outputs, top_n)
+
+
+@register_fake("fusedraw::sample_processed")
+def _fake_sample_processed(logits, params, rules, keys, mask, *lists_and_options):
+    *lists, _, outputs, top_n = lists_and_options
+    _check_devices("sample", logits, keys, mask, *lists)
+    _check_by_value("sample", logits, params)
+    _check_by_value("sample", logits, rules)
+    return _fake_sampled(logits, outputs, top_n)
+
+
+def _fake_sampled(logits, outputs, top_n):
     rows = logits.shape[0]
     out = _fake_draw(logits, outputs)
     if top_n > 0:
@@ -226,5 +240,5 @@ register_autograd("fusedraw::token_logprob_backward", _no_second_derivative)
 # a node on their float outputs that warns on backward. Kept alive here: the registration ends with the
 # object.
 _autograd = Library("fusedraw", "IMPL", "Autograd")
-for _name in ("sample", "derive_keys", "row_keys", "filter", "multinomial", "mixture"):
+for _name in ("sample", "sample_processed", "derive_keys", "row_keys", "filter", "multinomial", "mixture"):
     _autograd.impl(_name, fallthrough_kernel)

@@ -38,8 +38,9 @@ _PROBS_OUTPUTS = tuple(name for name in OUTPUTS if name not in _NOT_FOR_PROBS)
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-_ROUNDS_TO_ZERO = 2.0**-150  # a negative number of this size is -0 in float32, and -0 is 0
-_ROUNDS_TO_ONE = 1.0 + 2.0**-24  # a tie, which goes to the even neighbour: 1
+NUMBER_DTYPES = _FLOATS + _INTEGERS
+ROUNDS_TO_ZERO = 2.0**-150  # a negative number of this size is -0 in float32, and -0 is 0
+ROUNDS_TO_ONE = 1.0 + 2.0**-24  # a tie, which goes to the even neighbour: 1
 _MANY_TOKENS = 2**40  # more than any V, and exact in float64: larger top_k mean the same
 
 
@@ -94,6 +95,16 @@ def cached_plan(
     if type(plan.params) is not Tensor:  # a mode is active that makes fakes: not to be remembered
         raise HasTensor
     return plan
+
+
+def plan_of_numbers(op, values, options):
+    """The cached plan of a call whose parameters are all numbers; else None."""
+    if torch.compiler.is_compiling():
+        return None
+    try:
+        return cached_plan(op, *values, *options)
+    except (HasTensor, TypeError):  # TypeError: something unhashable, or a wrong type, named by full checks
+        return None
 
 
 def pack_options(op, mix_support, filter_order, ties, domain, returns, top_n, check):
@@ -159,7 +170,7 @@ def check_value(op: str, name: str, value):
     if value is None and name != "temperature":
         return NEUTRAL[name]
     if isinstance(value, Tensor):
-        allowed = _INTEGERS if name == "top_k" else _FLOATS + _INTEGERS
+        allowed = _INTEGERS if name == "top_k" else NUMBER_DTYPES
         if value.dtype not in allowed:
             names = listing(dtype_name(dtype) for dtype in allowed)
             raise TypeError(f"{op}: {name} tensor must be {names}, got {dtype_name(value.dtype)}")
@@ -178,9 +189,9 @@ def check_value(op: str, name: str, value):
         number = float("inf") if value > 0 else float("-inf")  # type: ignore[operator]
     # Written so that NaN fails.
     if name == "temperature":
-        if not number >= -_ROUNDS_TO_ZERO:
+        if not number >= -ROUNDS_TO_ZERO:
             raise ValueError(f"{op}: temperature must be >= 0, got {value}")
-    elif not (number >= -_ROUNDS_TO_ZERO and number <= _ROUNDS_TO_ONE):
+    elif not (number >= -ROUNDS_TO_ZERO and number <= ROUNDS_TO_ONE):
         raise ValueError(f"{op}: {name} must be in [0, 1], got {value}")
     return number
 

@@ -387,11 +387,14 @@ class RowResult:
     top_logps: list = field(default_factory=list)
 
 
-def sample_row(x, *, mask=None, key=(0, 0), domain=TARGET, top_n=0, probs=False, forced=None, **params):
+def sample_row(
+    x, *, mask=None, key=(0, 0), domain=TARGET, top_n=0, probs=False, forced=None, choose=None, **params
+):
     """One draw and all its by-products from x, float32 values: logits, or probabilities with probs=True.
 
     params: temperature, top_k, top_p, min_p, mix_eps, mix_support, filter_order, ties (see Params);
-    mask: one truth value per token, True = allowed; key: (seed, offset); forced: see Noise.
+    mask: one truth value per token, True = allowed; key: (seed, offset); forced: see Noise;
+    choose(x, law, params, noise): K where more rules count than kept_set knows (reference_rules).
     """
     params = Params(**params)
     status, x, order = read(x, mask, params, probs)
@@ -400,9 +403,10 @@ def sample_row(x, *, mask=None, key=(0, 0), domain=TARGET, top_n=0, probs=False,
         n = 0 if probs else top_n
         return RowResult(status, top_ids=[-1] * n, top_logps=[NOT_A_NUMBER] * n, **not_offered)
     law = weigh_probs(x, order) if probs else weigh(x, order, params.temperature)
-    kept = sorted(kept_set(x, law, params))
+    noise = Noise(key, domain, forced or {})
+    kept = sorted(choose(x, law, params, noise) if choose else kept_set(x, law, params))
     support = kept if params.mix_support == "kept" else sorted(order)
-    drawn, explored = mixed(Noise(key, domain, forced or {}), law, kept, support, params.mix_eps)
+    drawn, explored = mixed(noise, law, kept, support, params.mix_eps)
     kept_sum = sum(law.w[i] for i in kept)
     out = RowResult(
         status,

@@ -30,6 +30,9 @@ from ._params import (
     pack_options,
     pack_values,
 )
+from ._processing import draw_processed
+from ._rules import NAMES as RULE_NAMES
+from ._rules import OFF, check_rules
 from .keys import make_keys, reject_beside_keys, resolve_keys
 
 is_compiling = torch.compiler.is_compiling
@@ -85,6 +88,21 @@ def sample(
     returns=(),
     top_n=0,
     check=None,
+    repetition_penalty=None,
+    frequency_penalty=None,
+    presence_penalty=None,
+    history=None,
+    prompt=None,
+    logit_bias=None,
+    suppress=None,
+    deny_mask=None,
+    top_n_sigma=None,
+    typical_p=None,
+    epsilon_cutoff=None,
+    eta_cutoff=None,
+    xtc_threshold=None,
+    xtc_probability=None,
+    temperature_last=None,
 ):
     """Draw one token id per row: temperature, top-k, top-p, min-p, then a mixture with the uniform law.
 
@@ -117,6 +135,33 @@ def sample(
         check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no
             sync): it gets id -1 and a status. In a compiled graph "raise" raises the op's RuntimeError.
 
+    Edits of the logits, before everything else (None: none), in float32, each operation rounded once; in this
+    order, `logit_bias`, the penalties, what removes tokens:
+        logit_bias: {id: number} for all rows, a list of B such dicts, or tensors (ids int [N], values float32
+            [N], offsets int64 [B + 1], or [2] for all rows). Added; -inf removes a token. No id twice in a
+            row.
+        repetition_penalty: > 0: a logit above 0 is divided by it, another multiplied, once for each token of
+            `history` or `prompt` (Keskar et al. 2019, as in transformers).
+        frequency_penalty, presence_penalty: finite: x - frequency * count, then x - presence, where count > 0
+            is how often the token stands in `history`.
+        history, prompt: ids drawn so far, ids of the prompt: int32 or int64 [B, L] ([L] for a single row),
+            negative ones are padding, or a pair (ids [N], offsets int64 [B + 1]).
+        suppress: ids never drawn: a list or a 1-D tensor for all rows, [B, L], or a pair (ids, offsets).
+        deny_mask: as `mask`, True or a set bit = denied. May stand beside a `mask` of the same kind.
+
+    More rules on what is kept (None: off), in this order around the others:
+        top_n_sigma: >= 0 (0: off): first, keep logits of at least max - n * sigma, sigma the standard
+            deviation of the row's valid logits (Tang et al. 2024).
+        typical_p: in [0, 1] (1: off): after min-p, keep the tokens whose surprise lies nearest to the mean,
+            up to this mass (Meister et al. 2023).
+        epsilon_cutoff: in [0, 1] (0: off): keep p >= epsilon, p over what is left; the best always.
+        eta_cutoff: in [0, 1] (0: off): keep p >= min(eta, sqrt(eta) * exp(-entropy)) (Hewitt et al. 2022).
+        xtc_probability, xtc_threshold (0.1): in [0, 1]: with this probability drop all tokens of p >=
+            threshold but the least likely of them ("exclude top choices").
+        temperature_last: True: these and the other filters see T = 1; the draw and what it reports see T.
+    The best token may leave K by typical_p and xtc only. Rules and penalties are numbers or tensors of length
+    1 or B, rounded to float32 first. Edits and rules change no other promise: the same bits everywhere.
+
     On CUDA nothing waits for the device but check="raise" and returns=("kept",), whose answer it has to see,
     and what the caller brings from the CPU: a `generator` of it. A CUDA graph can capture the call; numbers
     are constants of the graph, tensors (keys, parameters, mask, seed, step) are read at replay.
@@ -136,7 +181,30 @@ def sample(
         mix_eps = mix_eps_of("sample", mix_eps, exploit)
     values = (temperature, top_p, min_p, mix_eps, top_k)
     options = (mix_support, filter_order, ties, domain, returns, top_n, check)
-    return _draw("sample", logits, values, options, mask, keys, seed, step, generator)
+    if (
+        history is None
+        and logit_bias is None
+        and suppress is None
+        and deny_mask is None
+        and prompt is None
+        and repetition_penalty is None
+        and frequency_penalty is None
+        and presence_penalty is None
+        and top_n_sigma is None
+        and typical_p is None
+        and epsilon_cutoff is None
+        and eta_cutoff is None
+        and xtc_probability is None
+        and xtc_threshold is None
+        and temperature_last is None
+    ):
+        return _draw("sample", logits, values, options, mask, keys, seed, step, generator)
+    rules = (
+        *(top_n_sigma, typical_p, epsilon_cutoff, eta_cutoff, xtc_threshold, xtc_probability),
+        *(repetition_penalty, frequency_penalty, presence_penalty),
+    )
+    extras = (rules, temperature_last, history, prompt, suppress, logit_bias, deny_mask)
+    return _draw_extras(logits, values, options, mask, keys, seed, step, generator, extras)
 
 
 def sample_probs(
@@ -182,7 +250,8 @@ class Sampler:
     >>> draw = Sampler(top_p=0.9)
     >>> ids = draw(logits, keys=keys)
 
-    The arguments are those of `sample`. A tensor parameter is copied here; one of length B > 1 binds the
+    The arguments are those of `sample`; what belongs to a step (keys, masks, history, prompt, logit_bias,
+    suppress) comes with each call. A tensor parameter is copied here; one of length B > 1 binds the
     sampler to batches of B rows.
     """
 
@@ -202,12 +271,27 @@ class Sampler:
         returns=(),
         top_n=0,
         check=None,
+        repetition_penalty=None,
+        frequency_penalty=None,
+        presence_penalty=None,
+        top_n_sigma=None,
+        typical_p=None,
+        epsilon_cutoff=None,
+        eta_cutoff=None,
+        xtc_threshold=None,
+        xtc_probability=None,
+        temperature_last=None,
     ):
         if exploit is not None:
             mix_eps = mix_eps_of("Sampler", mix_eps, exploit)
+        rules = (
+            *(top_n_sigma, typical_p, epsilon_cutoff, eta_cutoff, xtc_threshold, xtc_probability),
+            *(repetition_penalty, frequency_penalty, presence_penalty),
+        )
+        self._rules = copied(check_rules("Sampler", rules)) if any(r is not None for r in rules) else None
+        self._last = temperature_last
         values = check_values("Sampler", (temperature, top_p, min_p, mix_eps, top_k))
-        # Copies: what the caller does to its tensors later does not reach the packed ones.
-        self._values = tuple([v.detach().clone() if isinstance(v, Tensor) else v for v in values])
+        self._values = copied(values)
         returns = names_tuple("Sampler", returns)
         self._options = (mix_support, filter_order, ties, domain, returns, top_n, check)
         mode, self._outputs, self._names, self._top_n = pack_options("Sampler", *self._options)
@@ -233,8 +317,35 @@ class Sampler:
             check_lengths("Sampler", self._values, rows, self._home)
             self._params = pack_values(torch.empty((rows, 1), device=self._home), self._values)
 
-    def __call__(self, logits: Tensor, *, keys=None, mask=None, seed=None, step=0, generator=None):
+    def __call__(
+        self,
+        logits: Tensor,
+        *,
+        keys=None,
+        mask=None,
+        seed=None,
+        step=0,
+        generator=None,
+        history=None,
+        prompt=None,
+        logit_bias=None,
+        suppress=None,
+        deny_mask=None,
+    ):
         """What `sample` gives for these arguments and the sampler's own."""
+        if (
+            history is not None
+            or logit_bias is not None
+            or suppress is not None
+            or deny_mask is not None
+            or prompt is not None
+            or self._rules is not None
+            or self._last is not None
+        ):
+            extras = (self._rules or OFF, self._last, history, prompt, suppress, logit_bias, deny_mask)
+            return _draw_extras(
+                logits, self._values, self._options, mask, keys, seed, step, generator, extras
+            )
         if (
             self._params is not None
             and not is_compiling()
@@ -265,7 +376,21 @@ class Sampler:
         names = ("temperature", "top_p", "min_p", "mix_eps", "top_k")
         options = ("mix_support", "filter_order", "ties", "domain", "returns", "top_n", "check")
         pairs = [*zip(names, self._values, strict=True), *zip(options, self._options, strict=True)]
+        if self._rules is not None:
+            pairs += zip(RULE_NAMES, self._rules, strict=True)
+        if self._last is not None:
+            pairs.append(("temperature_last", self._last))
         return f"Sampler({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+
+def copied(values) -> tuple:
+    """Tensors copied: what the caller does to them later does not reach the copies."""
+    return tuple([v.detach().clone() if isinstance(v, Tensor) else v for v in values])
+
+
+def _draw_extras(logits, values, options, mask, keys, seed, step, generator, extras):
+    out = draw_processed("sample", logits, values, options, mask, keys, seed, step, generator, extras)
+    return out["ids"] if len(out) == 1 else SampleOutput(**out)
 
 
 def _draw(op, x, values, options, mask, keys, seed, step, generator):

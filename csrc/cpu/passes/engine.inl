@@ -4,6 +4,7 @@
 #pragma once
 
 #include "row.inl"
+#include "edits.inl"
 #include "lanes.inl"
 #include "sums.inl"
 #include "noise.inl"
@@ -11,6 +12,8 @@
 #include "list.inl"
 #include "estimate.inl"
 #include "select.inl"
+#include "kept.inl"
+#include "late_rules.inl"
 #include "sample.inl"
 #include "softmax.inl"
 #include "multinomial.inl"

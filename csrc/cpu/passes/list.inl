@@ -136,13 +136,11 @@ Cut list_top_k(const List& l, int64_t k, bool ties_all, Scratch& scratch) {
   return cut_after(t[k - 1], ties_all);
 }
 
-// The shortest prefix of a list whose weight, after `above`, reaches target; all of it if none
-// does. Halves around the median, so linear in n. `before`, where not null, receives the weight
-// before the last token of the prefix.
-Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, bool ties_all,
-               Scratch& scratch, u128* before = nullptr) {
-  Ranked* t = rank_weights(l, rule, scratch);
-  int64_t begin = 0, end = l.n;
+// The last of the shortest prefix of n > 0 ranked tokens, sorted by key, whose weight after `above`
+// reaches target; of all if none does. Halves around the median, so linear in n. `before`, where
+// not null, receives the weight before that token.
+const Ranked* mass_end(Ranked* t, int64_t n, u128 above, u128 target, u128* before = nullptr) {
+  int64_t begin = 0, end = n;
   while (end - begin > 1) {
     const int64_t middle = begin + (end - begin) / 2;  // prefix [begin, middle) is not empty
     std::nth_element(t + begin, t + middle, t + end);
@@ -156,7 +154,13 @@ Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, b
     }
   }
   if (before != nullptr) *before = above;
-  return cut_after(t[begin], ties_all);
+  return t + begin;
+}
+
+// The cut after that prefix of a list.
+Cut list_top_p(const List& l, const WeightRule& rule, u128 above, u128 target, bool ties_all,
+               Scratch& scratch, u128* before = nullptr) {
+  return cut_after(*mass_end(rank_weights(l, rule, scratch), l.n, above, target, before), ties_all);
 }
 
 // Whole blocks are read, so the list is padded first.

@@ -299,7 +299,7 @@ void mixture_checked(const MixtureCall& call, int64_t row, const RowParams& para
   else
     combine_logits(call, w, rows, room, pool);
   const SampleCall draw = draw_call(call, room, 0);
-  sample_checked(draw, row, params, pool, scratch, res);
+  sample_checked(draw, row, params, LateRules{}, pool, scratch, res);
   store_row(draw.out, row, res);
   if (res.status == kOk)
     store_members(call, row, w, laws, sums, res.id,

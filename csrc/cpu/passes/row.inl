@@ -23,6 +23,22 @@ struct Row {
   const float* (*fetch)(const Row&, int64_t b, float* out) = nullptr;
   void (*scan)(const Row&, int64_t begin, int64_t end, struct ScanPart&) = nullptr;
 
+  void (*edit)(const Row&, const struct MarkedToken*, int32_t* starts, struct Edit*,
+               uint8_t* stale) = nullptr;
+
+  // Of a row with edits (edits.inl); `fetch` is then made of fetch_plain.
+  const MarkedToken* marks = nullptr;
+  Edit* edits = nullptr;
+  int32_t* edit_starts = nullptr;  // [blocks + 1]
+  uint8_t* stale = nullptr;        // [blocks]
+  int32_t n_edits = 0;
+  Penalties penalties;
+  const float* (*fetch_plain)(const Row&, int64_t b, float* out) = nullptr;
+
+  // Of a row cut from above (late_rules.inl); `fetch` is then made of fetch_below.
+  const float* (*fetch_below)(const Row&, int64_t b, float* out) = nullptr;
+  Ceiling ceiling;
+
   float* group_max = nullptr;  // [blocks, V::kLanes]; null: not wanted (greedy rows)
   float* block_max = nullptr;  // [blocks]
   WeightRule rule;
@@ -71,6 +87,9 @@ const float* fetch_block(const Row& r, int64_t b, float* out) {
   for (int j = 0; j < kVecs; ++j) V::store(out + j * V::kLanes, load_lanes<T, kMasked>(r, p, b, j));
   return out;
 }
+
+template <typename T, bool kMasked>
+void edit_values(const Row& r, const MarkedToken* tokens, int32_t* ends, Edit* to, uint8_t* stale);
 
 // One read of the row: lane and block maxima, NaN, and for probabilities a negative value.
 template <typename T, bool kMasked, bool kProbs>
@@ -123,6 +142,7 @@ void scan_blocks(const Row& r, int64_t begin, int64_t end, ScanPart& part) {
 template <typename T, bool kMasked>
 void bind(Row& r) {
   r.fetch = fetch_block<T, kMasked>;
+  r.edit = edit_values<T, kMasked>;
   r.scan = r.probs ? scan_blocks<T, kMasked, true> : scan_blocks<T, kMasked, false>;
 }
 
@@ -228,6 +248,9 @@ struct ScanTask {
   }
 };
 
+float apply_edits(Row& r);
+bool holds_nan(const Row& r);
+
 // The first pass. Returns the status; sets rule.m.
 uint8_t scan_row(Row& r, const Pool& pool) {
   ScanTask task;
@@ -240,6 +263,10 @@ uint8_t scan_row(Row& r, const Pool& pool) {
     m = m > task.part[i].max ? m : task.part[i].max;
     nan |= task.part[i].nan;
     negative |= task.part[i].negative;
+  }
+  if (r.n_edits > 0) {
+    m = apply_edits(r);
+    nan = nan && holds_nan(r);
   }
   r.rule.m = m + 0.0f;
   if (negative) return kBadParam;

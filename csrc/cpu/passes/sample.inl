@@ -6,20 +6,6 @@
 namespace fusedraw {
 namespace {
 
-// K of a row: the cut, and a list of all its tokens where one was short enough.
-struct Kept {
-  Cut cut;
-  bool whole = true;  // nothing was cut
-  bool listed = false;
-  List list;
-};
-
-void narrow(Kept& k, const Row& r, const Cut& by) {
-  k.cut = stricter(k.cut, by);
-  k.whole = k.cut.lo <= smallest_valid(r) && k.cut.last == kAllTies;
-  if (k.listed && !k.whole) cut_list(k.list, k.cut);
-}
-
 void cut_top_p(Kept& k, const Row& r, const Plan& plan, const Pool& pool, Scratch& scratch) {
   if (plan.top_p == 0.0f) {
     narrow(k, r, Cut{r.rule.m, plan.ties_all ? kAllTies : first_token(r)});
@@ -30,16 +16,19 @@ void cut_top_p(Kept& k, const Row& r, const Plan& plan, const Pool& pool, Scratc
     const u128 target = ceil_mul(plan.top_p, list_sum(k.list, r.rule));
     cut = list_top_p(k.list, r.rule, 0, target, plan.ties_all, scratch);
   } else {
-    const Cut base = plan.joint ? Cut{smallest_valid(r), kAllTies} : k.cut;
-    cut = top_p_cut(r, base, plan.top_p, plan.ties_all, k.list, pool, scratch);
+    cut =
+        top_p_cut(r, plan.joint ? k.base : k.cut, plan.top_p, plan.ties_all, k.list, pool, scratch);
     k.listed = k.list.n > 0;
   }
   narrow(k, r, cut);
 }
 
-Kept choose_kept(const Row& r, const Plan& plan, const Pool& pool, Scratch& scratch) {
+// `base`: what there is to choose from.
+Kept choose_kept(const Row& r, const Plan& plan, const Cut& base, const Pool& pool,
+                 Scratch& scratch) {
   Kept k;
-  k.cut = {smallest_valid(r), kAllTies};
+  k.cut = k.base = base;
+  k.whole = keeps_all(r, base);
   if (plan.greedy) {
     k.cut = {r.rule.m, first_token(r)};
     k.whole = false;
@@ -62,6 +51,25 @@ Kept choose_kept(const Row& r, const Plan& plan, const Pool& pool, Scratch& scra
   if (plan.has_top_p) cut_top_p(k, r, plan, pool, scratch);
   if (plan.post_weight > 1)
     narrow(k, r, Cut{smallest_with_weight(r.rule, plan.post_weight), kAllTies});
+  return k;
+}
+
+Kept choose_kept(const Row& r, const Plan& plan, const Pool& pool, Scratch& scratch) {
+  return choose_kept(r, plan, Cut{smallest_valid(r), kAllTies}, pool, scratch);
+}
+
+// K where rules beyond the plan's count. Leaves the row that K is cut from in `r`.
+Kept choose_by_rules(Row& r, const Options& options, const Plan& plan, const LateRules& rules,
+                     const Noise& noise, const Pool& pool, Scratch& scratch) {
+  if (options.temperature_last) r.rule = weight_rule(r.rule.m, 1.0f, false);
+  Cut base{smallest_valid(r), kAllTies};
+  if (has_sigma(rules))
+    base = stricter(
+        base, Cut{sigma_value(r.rule.m, sigma_reach(gap_sums(r), rules.top_n_sigma)), kAllTies});
+  Kept k = choose_kept(r, plan, base, pool, scratch);
+  if (has_late(rules)) r = narrow_late(k, r, rules, noise, scratch);
+  if (options.temperature_last) narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
+  if (r.ceiling.hi < inf32()) k.whole = false;
   return k;
 }
 
@@ -139,13 +147,14 @@ void store_top(const SampleCall& call, int64_t row, const Row& r, const WeightRu
   }
 }
 
-// By-products that need a pass of their own or sums over the row.
-void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& plan,
-                 const RowParams& params, Kept& k, const Sums& sums, bool have_sums,
-                 const Pool& pool, Scratch& scratch, RowResult& res) {
+// By-products that need a pass of their own or sums over the row. K is cut from `from`, which is
+// the row or, after some rules, the row cut from above.
+void by_products(const SampleCall& call, int64_t row, const Row& r, const Row& from,
+                 const Plan& plan, const RowParams& params, Kept& k, const Sums& sums,
+                 bool have_sums, const Pool& pool, Scratch& scratch, RowResult& res) {
   const SampleOutputs& out = call.out;
   const float x = value_of(r, res.id);
-  const bool in_kept = keeps(k.cut, x, res.id);
+  const bool in_kept = keeps(k.cut, x, res.id) && below(from.ceiling, x, res.id);
   if (out.rank) res.rank = count_before(r, x, res.id);
   if (out.margin) {
     const float second = second_value(r), least = smallest_valid(r);
@@ -154,12 +163,12 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& 
   const bool mixing = params.mix_eps > 0.0f;
   int64_t support = 0;
   if (out.n_kept || out.kept.reserve || (out.logp && mixing && !call.options.mix_valid))
-    support = res.n_kept = size_of_kept(r, k);
+    support = res.n_kept = size_of_kept(from, k);
   if (out.logp && mixing && call.options.mix_valid)
     support = count_kept(r, Cut{smallest_valid(r), kAllTies});
-  if (out.kept.reserve) store_kept(call, row, r, k, res.n_kept);
+  if (out.kept.reserve) store_kept(call, row, from, k, res.n_kept);
   if (out.logp || out.kept_mass) {
-    const u128 s_kept = weight_of_kept(r, plan, k, sums, have_sums);
+    const u128 s_kept = weight_of_kept(from, plan, k, sums, have_sums);
     if (out.kept_mass) res.kept_mass = float(to_double(s_kept) / to_double(sums.s));
     const uint64_t w = in_kept ? kept_weight_of(r, plan, x) : 0;
     const bool in_support = call.options.mix_valid || (in_kept && w > 0);
@@ -183,27 +192,40 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Plan& 
   }
 }
 
-int64_t draw(const Row& r, const Plan& plan, const Kept& k, bool explore, bool over_valid,
-             const Noise& noise, Scratch& scratch) {
+int64_t draw(const Row& r, const Row& from, const Plan& plan, const Kept& k, bool explore,
+             bool over_valid, const Noise& noise, Scratch& scratch) {
   if (explore && over_valid)
     return race_row(Field{&r, Cut{smallest_valid(r), kAllTies}, true}, noise, scratch);
   if (plan.greedy) return k.cut.last;
   if (k.listed) return race_list(k.list, r.rule, explore, noise, scratch);
-  return race_row(Field{&r, k.cut, explore}, noise, scratch);
+  return race_row(Field{&from, k.cut, explore}, noise, scratch);
 }
 
-void sample_checked(const SampleCall& call, int64_t row, const RowParams& params, const Pool& pool,
-                    Scratch& scratch, RowResult& res) {
+void sample_checked(const SampleCall& call, int64_t row, const RowParams& params,
+                    const LateRules& rules, const Pool& pool, Scratch& scratch, RowResult& res) {
   const SampleOutputs& out = call.out;
   const Plan plan = make_plan(params, call.options);
   const bool groups = !plan.greedy || params.mix_eps > 0.0f || out.top_n > 0;
   Row r = open_row(call.x, call.mask, row, call.options.probs, scratch, groups);
+  if (call.ruled && !edit_row(r, call.edits, row, rules.penalties, scratch)) {
+    res.status = kBadParam;
+    return;
+  }
   res.status = scan_row(r, pool);
   if (res.status != kOk) return;
-  r.rule = weight_rule(r.rule.m, plan.greedy ? 1.0f : params.temperature, call.options.probs);
-  Kept k = choose_kept(r, plan, pool, scratch);
-
   const Noise noise = row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
+  const WeightRule own =
+      weight_rule(r.rule.m, plan.greedy ? 1.0f : params.temperature, call.options.probs);
+  r.rule = own;
+  Row from = r;
+  Kept k;
+  if (call.ruled && !plan.greedy) {
+    k = choose_by_rules(from, call.options, plan, rules, noise, pool, scratch);
+    from.rule = own;
+  } else {
+    k = choose_kept(r, plan, pool, scratch);
+  }
+
   res.explored =
       params.mix_eps > 0.0f && coin_fires(noise_r64(noise, kPurposeCoin, 0), params.mix_eps);
 
@@ -224,19 +246,22 @@ void sample_checked(const SampleCall& call, int64_t row, const RowParams& params
     narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
     k.whole = whole;  // what was dropped weighs nothing
   }
-  res.id = draw(r, plan, k, res.explored, call.options.mix_valid, noise, scratch);
+  res.id = draw(r, from, plan, k, res.explored, call.options.mix_valid, noise, scratch);
   if (wants_more(out))
-    by_products(call, row, r, plan, params, k, sums, have_sums, pool, scratch, res);
+    by_products(call, row, r, from, plan, params, k, sums, have_sums, pool, scratch, res);
 }
 
 void sample_row(const SampleCall& call, int64_t row, const Pool& pool) {
   RowResult res;
   RowParams params;
-  if (!read_params(call.params.data + row * call.params.row_stride, params)) {
+  LateRules rules;
+  bool ok = read_params(call.params.data + row * call.params.row_stride, params);
+  if (call.ruled) ok = ok && read_rules(call.rules.data + row * call.rules.row_stride, rules);
+  if (!ok) {
     res.status = kBadParam;
   } else {
     Scratch& scratch = Scratch::of_this_thread();
-    sample_checked(call, row, params, pool, scratch, res);
+    sample_checked(call, row, params, rules, pool, scratch, res);
     scratch.trim();
   }
   store_row(call.out, row, res);
