@@ -10,7 +10,6 @@ import torch
 pytest.importorskip("transformers", reason="needs transformers: pip install -r requirements-demo.txt")
 
 import fusedraw.transformers as ours
-from fusedraw.transformers import _rules
 from fusedraw.transformers._plan import Plan
 from fusedraw.transformers._seen import SeenIds
 from transformers import LogitsProcessorList
@@ -19,8 +18,6 @@ from transformers_models import EOS, llama, prompts
 
 ROWS, VOCAB = 24, 1000
 OPTIONS = {"mix_eps": 0.0, "mix_support": "kept", "ties": None, "returns": ("kept",), "top_n": 0}
-EDITS_ARE_FUSED = "history" in _rules._SAMPLE_TAKES
-TYPICAL_IS_FUSED = "typical_p" in _rules._SAMPLE_TAKES
 
 
 def warpers(temperature=1.0, top_h=None, top_k=0, top_p=1.0, min_p=None, typical=1.0, epsilon=0.0, eta=0.0):
@@ -76,7 +73,7 @@ def drawn(plan, ids, x):
     scores = x.clone()
     for processor in stage.called:
         scores = processor(ids, scores)
-    return stage.draw(scores, keys=keys(len(x)))
+    return stage.draw(scores, keys=keys(len(x)), **stage.edits(scores))
 
 
 def finite(scores):
@@ -191,7 +188,6 @@ def test_greedy_calls_warpers_that_a_user_brings():
     assert "temperature=0.0" in plan.describe()
 
 
-@pytest.mark.skipif(not EDITS_ARE_FUSED, reason="this build of fusedraw.sample has no history=")
 def test_edits_before_the_temperature_are_fused():
     plan = make(
         hf.SequenceBiasLogitsProcessor({(6,): 2.0}),
@@ -252,7 +248,7 @@ def test_processors_of_some_steps_are_left_out_of_the_others():
             scores = processor(ids, scores)
         assert torch.equal(scores, theirs), length
         assert plan.stage(length) is stage
-    assert min(called) == 0 or not EDITS_ARE_FUSED
+    assert min(called) == 0
     assert len(set(map(id, map(plan.stage, range(1, 13))))) < 12
 
 

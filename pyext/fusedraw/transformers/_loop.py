@@ -167,11 +167,10 @@ class _Run:
             logits = processor(self.ids, logits)
         if logits.dtype not in LOGIT_DTYPES:
             logits = logits.to(torch.float32)
+        edits = stage.edits(logits)
         if stage.counts:
-            lists = self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
-            out = stage.draw(logits, keys=self.keys.now, **lists)
-        else:
-            out = stage.draw(logits, keys=self.keys.now)
+            edits = edits | self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
+        out = stage.draw(logits, keys=self.keys.now, **edits)
         self.keys.advance()
         if self.scores is not None:
             for processor, _ in stage.fused:

@@ -13,20 +13,14 @@ from typing import Any, NamedTuple
 
 from transformers.generation import logits_process as hf
 
-from ..sampling import sample
-
 # Places in the law's order. Masks commute, so several may stand side by side; every other place holds one.
 BIAS, REPETITION, MASK, TEMPERATURE, TOP_K, TOP_P, MIN_P, TYPICAL, EPSILON, ETA = range(10)
-
-# The arguments that this build of fusedraw draws with: a rule that needs another one is not used.
-_SAMPLE_TAKES = frozenset(inspect.signature(sample).parameters)
 
 
 class Rule(NamedTuple):
     """`arguments(processor)` -> keyword arguments of `fusedraw.sample`, or None where it is to be called."""
 
     place: int
-    takes: tuple[str, ...]
     arguments: Callable[[Any], dict | None]
 
 
@@ -65,24 +59,21 @@ def _suppress(attribute):
     return lambda processor: {"suppress": getattr(processor, attribute).reshape(-1).tolist()}
 
 
-_SUPPRESS = ("suppress",)
 _RULES: dict[type, Rule] = {
-    hf.SequenceBiasLogitsProcessor: Rule(BIAS, ("logit_bias",), _single_token_bias),
-    hf.RepetitionPenaltyLogitsProcessor: Rule(REPETITION, ("repetition_penalty", "history"), _repetition),
-    hf.NoBadWordsLogitsProcessor: Rule(MASK, _SUPPRESS, _bad_words),
-    hf.MinLengthLogitsProcessor: Rule(MASK, _SUPPRESS, _suppress("eos_token_id")),
-    hf.MinNewTokensLengthLogitsProcessor: Rule(MASK, _SUPPRESS, _suppress("eos_token_id")),
-    hf.SuppressTokensLogitsProcessor: Rule(MASK, _SUPPRESS, _suppress("suppress_tokens")),
-    hf.SuppressTokensAtBeginLogitsProcessor: Rule(MASK, _SUPPRESS, _suppress("begin_suppress_tokens")),
-    hf.TemperatureLogitsWarper: Rule(
-        TEMPERATURE, ("temperature",), lambda processor: {"temperature": processor.temperature}
-    ),
-    hf.TopKLogitsWarper: Rule(TOP_K, ("top_k",), _top_k),
-    hf.TopPLogitsWarper: Rule(TOP_P, ("top_p",), _filter("top_p", "top_p")),
-    hf.MinPLogitsWarper: Rule(MIN_P, ("min_p",), _filter("min_p", "min_p")),
-    hf.TypicalLogitsWarper: Rule(TYPICAL, ("typical_p",), _filter("typical_p", "mass")),
-    hf.EpsilonLogitsWarper: Rule(EPSILON, ("epsilon_cutoff",), _filter("epsilon_cutoff", "epsilon")),
-    hf.EtaLogitsWarper: Rule(ETA, ("eta_cutoff",), _filter("eta_cutoff", "epsilon")),
+    hf.SequenceBiasLogitsProcessor: Rule(BIAS, _single_token_bias),
+    hf.RepetitionPenaltyLogitsProcessor: Rule(REPETITION, _repetition),
+    hf.NoBadWordsLogitsProcessor: Rule(MASK, _bad_words),
+    hf.MinLengthLogitsProcessor: Rule(MASK, _suppress("eos_token_id")),
+    hf.MinNewTokensLengthLogitsProcessor: Rule(MASK, _suppress("eos_token_id")),
+    hf.SuppressTokensLogitsProcessor: Rule(MASK, _suppress("suppress_tokens")),
+    hf.SuppressTokensAtBeginLogitsProcessor: Rule(MASK, _suppress("begin_suppress_tokens")),
+    hf.TemperatureLogitsWarper: Rule(TEMPERATURE, lambda processor: {"temperature": processor.temperature}),
+    hf.TopKLogitsWarper: Rule(TOP_K, _top_k),
+    hf.TopPLogitsWarper: Rule(TOP_P, _filter("top_p", "top_p")),
+    hf.MinPLogitsWarper: Rule(MIN_P, _filter("min_p", "min_p")),
+    hf.TypicalLogitsWarper: Rule(TYPICAL, _filter("typical_p", "mass")),
+    hf.EpsilonLogitsWarper: Rule(EPSILON, _filter("epsilon_cutoff", "epsilon")),
+    hf.EtaLogitsWarper: Rule(ETA, _filter("eta_cutoff", "epsilon")),
 }
 
 # Whether a processor changes anything where `length` tokens stand before the new one. Every step: not listed.
@@ -114,9 +105,6 @@ def rule_of(processor, do_sample: bool) -> tuple[int, dict] | str:
     arguments = rule.arguments(processor)
     if arguments is None:
         return "its settings have no rule of the draw"
-    missing = [name for name in rule.takes if name not in _SAMPLE_TAKES]
-    if missing:
-        return f"fusedraw.sample has no {missing[0]}"
     return rule.place, arguments
 
 
