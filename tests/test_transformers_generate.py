@@ -9,6 +9,7 @@ pytest.importorskip("transformers", reason="needs transformers: pip install -r r
 import fusedraw.transformers as ours
 from fusedraw import Sampler
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import CausalLMOutput
 from transformers_models import EOS, PAD, VOCAB, bart, hf_on_path, llama, prompts, t5, table
@@ -244,6 +245,14 @@ def test_inputs_embeds(fields):
     fields = {"inputs_embeds": embeds, "max_new_tokens": 8, "do_sample": False, **fields}
     expected = model.generate(**fields)
     assert torch.equal(model.generate(custom_generate=ours.sample, **fields), expected)
+
+
+def test_greedy_calls_a_users_warper_as_transformers_does():
+    model, x = llama(), prompts()
+    fields = {"max_new_tokens": 8, "do_sample": False}
+    fields["logits_processor"] = LogitsProcessorList([TopKLogitsWarper(3), TemperatureLogitsWarper(0.5)])
+    expected = model.generate(x, **fields)
+    assert torch.equal(model.generate(x, custom_generate=ours.sample, **fields), expected)
 
 
 def test_no_inputs_at_all_begin_with_bos():

@@ -45,6 +45,16 @@ BAD = (
         "returns has 'entropy' .* TopHLogitsWarper",
     ),
     ({"mix_support": "valid", "top_h": 0.5, "mix_eps": 0.1}, ValueError, "mix_support='valid' needs .* TopH"),
+    ({"top_n_sigma": 1.0, "top_h": 0.5}, ValueError, "top_n_sigma needs the row .* TopHLogitsWarper"),
+    ({"top_n_sigma": -1.0}, ValueError, "top_n_sigma must be >= 0, got -1.0"),
+    ({"xtc_threshold": 0.3}, ValueError, "xtc_threshold needs xtc_probability"),
+    ({"frequency_penalty": [1.0]}, ValueError, r"frequency_penalty must be .* per request, \[2\], got shape"),
+    ({"presence_penalty": NAN}, ValueError, "presence_penalty must be finite, got nan"),
+    ({"presence_penalty": True}, TypeError, "presence_penalty must be a number"),
+    ({"do_sample": False, "top_n_sigma": 1.0}, ValueError, "top_n_sigma conflicts with do_sample=False"),
+    ({"do_sample": False, "xtc_probability": 0.1}, ValueError, "xtc_probability conflicts with do_sample"),
+    ({"sequence_bias": {(5,): NAN}}, ValueError, "row 0"),
+    ({"sequence_bias": {(500,): 1.0}}, ValueError, "row 0"),
     ({"mixeps": 0.1}, ValueError, "mixeps"),
     ({"seed": 5}, ValueError, "seed"),
 )
@@ -55,9 +65,10 @@ def test_bad_arguments(arguments, error, message, monkeypatch):
     model, passes = table(), []
     forward = type(model).forward
     monkeypatch.setattr(type(model), "forward", lambda *a, **k: passes.append(1) or forward(*a, **k))
+    arguments = {"do_sample": True, "max_new_tokens": 3, **arguments}
     with pytest.raises(error, match=message):
-        model.generate(prompts(), do_sample=True, max_new_tokens=3, custom_generate=ours.sample, **arguments)
-    assert not passes or message == "row 1"  # a tensor is looked at by the draw
+        model.generate(prompts(), custom_generate=ours.sample, **arguments)
+    assert not passes or message.startswith("row")  # data and tensors are looked at by the draw
 
 
 class Set(LogitsProcessor):

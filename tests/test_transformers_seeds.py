@@ -182,6 +182,58 @@ def test_mix_eps_per_request_and_epsilon_greedy():
     assert torch.equal(texts(model, x, [1, 2], mix_eps=0.0, **fields), greedy)
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"frequency_penalty": 0.7, "presence_penalty": 0.4},
+        {"frequency_penalty": 0.9, "repetition_penalty": 1.3},
+        {"top_n_sigma": 1.5},
+        {"xtc_probability": 0.5, "xtc_threshold": 0.05},
+    ],
+    ids=lambda rules: "-".join(rules),
+)
+def test_rules_that_transformers_does_not_have(rules):
+    """The text is that of fusedraw.sample with the rule, the new tokens as history and the prompt."""
+    model, x = table(spread=2.0), prompts(2)
+    drawn = texts(model, x, [7, 8], top_k=0, max_new_tokens=40, **rules)
+    assert not torch.equal(drawn, texts(model, x, [7, 8], top_k=0, max_new_tokens=40))
+    last = x[:, -1]
+    for step in range(40):
+        ids = {"history": drawn[:, :step]} if "frequency_penalty" in rules else {}
+        ids |= {"prompt": x} if "repetition_penalty" in rules else {}
+        keys = fusedraw.derive_keys(torch.tensor([7, 8]), 0, 0, step)
+        last = fusedraw.sample(model.table[last].detach(), keys=keys, top_p=0.95, **ids, **rules)
+        assert torch.equal(last, drawn[:, step])
+
+
+def test_own_rules_per_request():
+    model, x = table(spread=1.0), prompts(2)
+    both = texts(model, x, [7, 8], presence_penalty=[0.0, 2.0], num_return_sequences=2)
+    assert torch.equal(both[:2], texts(model, x[:1], [7], num_return_sequences=2))
+    assert torch.equal(both[2:], texts(model, x[1:], [8], presence_penalty=2.0, num_return_sequences=2))
+
+
+def test_padding_and_prompts_beyond_the_logits_are_not_penalised():
+    """Models with more embeddings than logits: such ids can stand in the text and cannot be drawn."""
+    model, x = table(eos=EOS), prompts(4)
+    with torch.no_grad():
+        model.table[:, EOS] += 4.0
+    forward = type(model).forward
+    model.forward = lambda input_ids, **kwargs: forward(model, input_ids.clamp(max=96), **kwargs)
+    x[:, 1] = 120
+    fields = {
+        "pad_token_id": 130,
+        "repetition_penalty": 1.5,
+        "presence_penalty": 0.1,
+        "suppress_tokens": [110],
+    }
+    together = texts(model, x, [1, 2, 3, 4], max_new_tokens=30, **fields)
+    assert (together == 130).any()
+    for row in range(4):
+        alone = texts(model, x[row : row + 1], [row + 1], max_new_tokens=30, **fields)[0]
+        assert torch.equal(together[row, : len(alone)], alone)
+
+
 VOCAB, DRAWS = 24, 60_000
 
 
