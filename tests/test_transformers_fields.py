@@ -292,12 +292,12 @@ def test_outputs_without_a_dict_are_named(name):
 
 def test_unknown_fields_are_named():
     config = GenerationConfig(
-        max_new_tokens=3, temprature=0.7, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=0
+        max_new_tokens=3, warmth=0.7, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=0
     )
-    with pytest.raises(ValueError, match=r"temprature=0.7 of the generation config is unknown"):
+    with pytest.raises(ValueError, match=r"warmth=0.7 of the generation config is unknown"):
         llama().generate(prompts(), generation_config=config, custom_generate=ours.sample)
-    with pytest.raises(ValueError, match="temprature"):
-        generate(llama(), temprature=0.7)
+    with pytest.raises(ValueError, match="warmth"):
+        generate(llama(), warmth=0.7)
     model = llama()
     model.generation_config.chat_format = "chatml"  # what a model brings along is not the caller's wish
     assert generate(model, do_sample=False).shape == (2, 8)

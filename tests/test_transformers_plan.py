@@ -182,6 +182,15 @@ def test_a_subclass_and_unusual_settings_are_called(processor):
     assert plan.decisions[0].why in ("no rule of the draw", "its settings have no rule of the draw")
 
 
+def test_normalisation_at_the_end_is_no_work_but_may_tie_greedy_rows():
+    processors = (hf.TopKLogitsWarper(5), hf.LogitNormalization())
+    plan = make(*processors)
+    assert names(plan, fused=False) == []
+    assert plan.describe().split("\n")[1] == "LogitNormalization: fused: changes no law"
+    assert names(make(processors[1], do_sample=False), fused=True) == []
+    assert names(make(*reversed(processors)), fused=False) == ["LogitNormalization"]
+
+
 def test_greedy_calls_warpers_that_a_user_brings():
     plan = make(hf.TemperatureLogitsWarper(0.5), do_sample=False)
     assert names(plan, fused=False) == ["TemperatureLogitsWarper"]

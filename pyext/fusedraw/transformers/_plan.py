@@ -133,7 +133,8 @@ class Plan:
             if entry.fused is None:
                 does = f"called: {entry.why}"
             else:
-                does = "fused: " + ", ".join(f"{name}={_short(value)}" for name, value in entry.fused.items())
+                arguments = [f"{name}={_short(value)}" for name, value in entry.fused.items()]
+                does = "fused: " + (", ".join(arguments) or "changes no law")
             lines.append(f"{entry.name}: {does}" + ("" if entry.always else " (on some steps)"))
         lines.append(f"draw: {self._all.draw!r}")
         return "\n".join(lines)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from transformers.generation import logits_process as hf
 
 # Places in the law's order. Masks commute, so several may stand side by side; every other place holds one.
-BIAS, REPETITION, MASK, TEMPERATURE, TOP_K, TOP_P, MIN_P, TYPICAL, EPSILON, ETA = range(10)
+BIAS, REPETITION, MASK, TEMPERATURE, TOP_K, TOP_P, MIN_P, TYPICAL, EPSILON, ETA, SHIFT = range(11)
 
 
 class Rule(NamedTuple):
@@ -74,6 +74,7 @@ _RULES: dict[type, Rule] = {
     hf.TypicalLogitsWarper: Rule(TYPICAL, _filter("typical_p", "mass")),
     hf.EpsilonLogitsWarper: Rule(EPSILON, _filter("epsilon_cutoff", "epsilon")),
     hf.EtaLogitsWarper: Rule(ETA, _filter("eta_cutoff", "epsilon")),
+    hf.LogitNormalization: Rule(SHIFT, lambda processor: {}),  # no law knows a shift of all logits
 }
 
 # Whether a processor changes anything where `length` tokens stand before the new one. Every step: not listed.
@@ -101,7 +102,7 @@ def rule_of(processor, do_sample: bool) -> tuple[int, dict] | str:
     if rule is None:
         return "no rule of the draw"
     if rule.place >= TEMPERATURE and not do_sample:
-        return "greedy, and the draw at temperature 0 has no filters"
+        return "greedy, and the draw at temperature 0 has no filters"  # a shift may round into ties
     arguments = rule.arguments(processor)
     if arguments is None:
         return "its settings have no rule of the draw"
