@@ -44,8 +44,9 @@ def multinomial(
     Returns: int64 [B, num_samples], or [num_samples] for 1-D input.
 
     Other than torch.multinomial: a weight of 0 is never drawn, where torch fills up with such ids when it has
-    to; errors are ValueError and TypeError, where torch raises RuntimeError too (`replacing_torch_multinomial`
-    raises torch's); V may exceed 2^24; an `out` that holds elements of another shape is refused, not resized.
+    to; errors are ValueError and TypeError, where torch has RuntimeError too (which
+    `replacing_torch_multinomial` raises); V may exceed 2^24; an `out` that holds elements of another shape is
+    refused, not resized.
     """
     op = "multinomial"
     check_check(op, check)
