@@ -30,11 +30,13 @@ def draw(op, name, x, indices, generator, check_nan, seed, offset, return_valid=
     if indices is not None:
         x, rules = _shared_rows(op, x, indices, rules)
         dtype = indices.dtype
-    keys = row_keys(op, x.shape[0], x.device, generator, seed, offset)
-    function = sample if name == "logits" else sample_probs
+    if seed is None and offset is None:
+        rules["generator"] = generator
+    else:
+        rules["keys"] = row_keys(op, x.shape[0], x.device, generator, seed, offset)
     if return_valid:
         rules |= {"returns": ("status",), "check": "status"}
-    out = named(op, function, x, keys=keys, ties="all", **rules)
+    out = named(op, sample if name == "logits" else sample_probs, x, ties="all", **rules)
     if not return_valid:
         return out.to(dtype)
     return out.ids.clamp(min=0).to(dtype), out.status == Status.OK
