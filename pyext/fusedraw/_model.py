@@ -136,6 +136,13 @@ class Decoding:
         self._attended = torch.cat((self._attended, self._attended.new_ones(len(ids), 1)), 1)
         self._forward(ids.view(-1, 1), self._attended.sum(-1, keepdim=True) - 1)
 
+    def keep(self, rows) -> None:
+        """Go on with these rows only, int64 [N], in this order; one may come several times."""
+        with torch.inference_mode():
+            self._cache.batch_select_indices(rows)
+        self._attended = self._attended[rows]
+        self.logits = self.logits[rows]
+
     def _forward(self, ids, positions):
         with torch.inference_mode():
             out = self._model(
