@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """JSON that keeps to a schema: xgrammar says which tokens may follow, `fusedraw.sample` draws among them.
 
-SmolLM2-135M reports the weather of eight cities, 25 times each: an object with a string, a choice of words and
-an array of objects with an integer and a number. xgrammar compiles the schema and writes, before every token,
-one bit per token of the vocabulary; that packed int32 mask goes to the draw as it is, where it costs no copy
-of the logits. All 200 texts grow in one batch, each with keys of its own, and leave it when they draw the
-end-of-turn token, which the grammar allows once the object is complete.
+SmolLM2-135M reports the weather of eight cities, 25 times each: an object with a string, a choice of words
+and an array of objects with an integer and a number. xgrammar compiles the schema and writes, before every
+token, one bit per token of the vocabulary; that packed int32 mask goes to the draw as it is, where it costs
+no copy of the logits. All 200 texts grow in one batch, each with keys of its own, and leave it when they draw
+the end-of-turn token, which the grammar allows once the object is complete.
 
     python examples/structured_output.py [--seed N]
 
 Needs the packages of requirements-demo.txt, xgrammar and jsonschema. About two minutes on one core.
 
-Asserted: every text parses, is valid by the jsonschema package and was ended by the model; at least 100 of the
-200 are distinct. One request is repeated alone: its draws are the same, and so is its text as long as the model
-computes the same logits for one row as for many.
+Asserted: every text parses, is valid by the jsonschema package and was ended by the model; at least 100 of
+the 200 are distinct. One request is repeated alone: its draws are the same, and so is its text as long as the
+model computes the same logits for one row as for many.
 """
 
 import argparse
