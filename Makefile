@@ -12,6 +12,8 @@ PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 DEMO_ARGS   ?=
 CUDA_ARGS   ?=
+# Without its dependencies, which bring triton. apache-tvm-ffi is what it cannot do without.
+XGRAMMAR := xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
 # The instruction set that `make test-isa` forces.
 ISA ?= avx2
 
@@ -104,7 +106,7 @@ $(STAMPS)/torch: $(STAMPS)/venv requirements-build.txt
 	@touch $@
 
 $(STAMPS)/build: $(STAMPS)/torch setup.py build_cuda.py pyproject.toml $(filter csrc/%,$(CXX_FILES))
-	@echo "building fusedraw (a minute or two; with CUDA, some more)"
+	@echo "building fusedraw (a minute or two; with CUDA 5 to 10 more, see README)"
 	$(PIP) install -q --no-build-isolation -e .
 	@touch $@
 
@@ -116,6 +118,7 @@ $(STAMPS)/demo: $(STAMPS)/build requirements-demo.txt
 
 $(STAMPS)/examples: $(STAMPS)/demo requirements-examples.txt
 	$(PIP) install -q -r requirements-examples.txt
+	$(PIP) install -q --no-deps $(XGRAMMAR)
 	@touch $@
 
 $(STAMPS)/lint: $(STAMPS)/torch requirements-test.txt

@@ -11,14 +11,17 @@ import importlib as _importlib
 
 from . import _load  # noqa: F401  (before anything that needs torch or the extension)
 from ._C import isa, isa_list
+from .distributions import Categorical
 from .editing import edit_logits
 from .filters import top_k_mask, top_k_renorm, top_p_mask, top_p_renorm
 from .info import info
 from .keys import derive_keys
 from .mixture import MixtureOutput, mixture
 from .multinomial import multinomial
+from .replacing import replacing_torch_multinomial
 from .routing import RouteOutput, route
-from .sampling import SampleOutput, Sampler, sample, sample_probs
+from .sampler import Sampler
+from .sampling import SampleOutput, sample, sample_probs
 from .scores import TokenScores, importance_weight, token_logprob
 from .softmax import log_softmax, softmax
 from .status import Status
@@ -28,6 +31,7 @@ STREAM_VERSION = 1  # of the draws: a change of any bit is a new one
 
 __all__ = [
     "STREAM_VERSION",
+    "Categorical",
     "MixtureOutput",
     "RouteOutput",
     "SampleOutput",
@@ -44,6 +48,7 @@ __all__ = [
     "log_softmax",
     "mixture",
     "multinomial",
+    "replacing_torch_multinomial",
     "route",
     "sample",
     "sample_probs",
@@ -57,7 +62,7 @@ __all__ = [
 
 # Submodules that need not be paid for at import.
 _LAZY = (
-    *("comparing", "controllers", "metrics", "numpy"),
+    *("comparing", "controllers", "flashinfer", "metrics", "numpy"),
     *("reference", "reference_mixture", "reference_routing", "reference_rules", "reference_scores"),
     "schedules",
 )

@@ -12,7 +12,8 @@ from ._checks import LOGIT_DTYPES, check_mask, check_rows, listing
 from ._device import kernel_device
 from ._params import COLUMNS, names_tuple
 from .keys import resolve_keys
-from .sampling import SampleOutput, Sampler
+from .sampler import Sampler
+from .sampling import SampleOutput
 
 _OP = "coupled"
 _NAMES = tuple(inspect.signature(Sampler).parameters)

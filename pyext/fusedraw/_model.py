@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -128,13 +129,21 @@ class Decoding:
         ids = [[padding] * (width - len(prompt)) + list(prompt) for prompt in prompts]
         attended = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         self._attended = torch.tensor(attended)
-        self._cache = None
+        self._cache: Any = None  # transformers' DynamicCache
+        self.logits = torch.empty(0)
         self._forward(torch.tensor(ids), (self._attended.cumsum(-1) - 1).clamp(min=0))
 
     def feed(self, ids) -> None:
         """Append token ids int64 [B], one to each row, and compute the next logits."""
         self._attended = torch.cat((self._attended, self._attended.new_ones(len(ids), 1)), 1)
         self._forward(ids.view(-1, 1), self._attended.sum(-1, keepdim=True) - 1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows only, int64 [N], in this order; one may come several times."""
+        with torch.inference_mode():
+            self._cache.batch_select_indices(rows)
+        self._attended = self._attended[rows]
+        self.logits = self.logits[rows]
 
     def _forward(self, ids, positions):
         with torch.inference_mode():

@@ -26,7 +26,7 @@ def check_extras(op, rules, last, history, prompt):
 
 def draw_processed(op, x, values, options, mask, keys, seed, step, generator, extras):
     """The fields of a draw by name. extras: the rules in the order of NAMES, temperature_last, history,
-    prompt, suppress, logit_bias, deny_mask; all others as for _draw_any of `sampling`."""
+    prompt, suppress, logit_bias, deny_mask; all others as for draw_any of `sampling`."""
     rules, last, history, prompt, suppress, bias, deny = extras
     check_rows(op, "logits", x)
     check_extras(op, rules, last, history, prompt)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sample, sample_probs, Sampler: one token id per row, and by-products of the same launch on request."""
+"""sample, sample_probs: one token id per row, and by-products of the same launch on request."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from ._checks import (
     refusal,
     should_raise,
 )
-from ._device import HAS_CUDA, is_plain, kernel_device, move
+from ._device import HAS_CUDA, kernel_device, move
 from ._ops import sample as sample_op
 from ._params import (
     MODE_RAISE,
@@ -26,13 +26,10 @@ from ._params import (
     check_lengths,
     check_values,
     mix_eps_of,
-    names_tuple,
     pack_options,
     pack_values,
 )
 from ._processing import draw_processed
-from ._rules import NAMES as RULE_NAMES
-from ._rules import OFF, check_rules
 from .keys import make_keys, reject_beside_keys, resolve_keys
 
 is_compiling = torch.compiler.is_compiling
@@ -134,41 +131,37 @@ def sample(
         top_n: also give the first n tokens of the order and their log-probabilities.
         check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no
             sync): it gets id -1 and a status. In a compiled graph "raise" raises the op's RuntimeError.
-
-    Edits of the logits, before everything else (None: none), in float32, each operation rounded once; in this
-    order, `logit_bias`, the penalties, what removes tokens:
-        logit_bias: {id: number} for all rows, a list of B such dicts, or tensors (ids int [N], values float32
-            [N], offsets int64 [B + 1], or [2] for all rows). Added; -inf removes a token. No id twice in a
-            row.
         repetition_penalty: > 0: a logit above 0 is divided by it, another multiplied, once for each token of
             `history` or `prompt` (Keskar et al. 2019, as in transformers).
         frequency_penalty, presence_penalty: finite: x - frequency * count, then x - presence, where count > 0
             is how often the token stands in `history`.
         history, prompt: ids drawn so far, ids of the prompt: int32 or int64 [B, L] ([L] for a single row),
             negative ones are padding, or a pair (ids [N], offsets int64 [B + 1]).
+        logit_bias: {id: number} for all rows, a list of B such dicts, or tensors (ids int [N], values float32
+            [N], offsets int64 [B + 1], or [2] for all rows). Added; -inf removes a token. No id twice in a
+            row.
         suppress: ids never drawn: a list or a 1-D tensor for all rows, [B, L], or a pair (ids, offsets).
         deny_mask: as `mask`, True or a set bit = denied. May stand beside a `mask` of the same kind.
-
-    More rules on what is kept (None: off), in this order around the others:
-        top_n_sigma: >= 0 (0: off): first, keep logits of at least max - n * sigma, sigma the standard
-            deviation of the row's valid logits (Tang et al. 2024).
-        typical_p: in [0, 1] (1: off): after min-p, keep the tokens whose surprise lies nearest to the mean,
-            up to this mass (Meister et al. 2023).
+        top_n_sigma: >= 0 (0: off): keep logits of at least max - n * sigma, sigma the standard deviation of
+            the row's valid logits (Tang et al. 2024). The first of the filters.
+        typical_p: in [0, 1] (1: off): keep the tokens whose surprise lies nearest to the mean, up to this
+            mass (Meister et al. 2023). It and what follows look at what is left after min-p.
         epsilon_cutoff: in [0, 1] (0: off): keep p >= epsilon, p over what is left; the best always.
         eta_cutoff: in [0, 1] (0: off): keep p >= min(eta, sqrt(eta) * exp(-entropy)) (Hewitt et al. 2022).
-        xtc_probability, xtc_threshold (0.1): in [0, 1]: with this probability drop all tokens of p >=
-            threshold but the least likely of them ("exclude top choices").
-        temperature_last: True: these and the other filters see T = 1; the draw and what it reports see T.
-    The best token may leave K by typical_p and xtc only. Rules and penalties are numbers or tensors of length
-    1 or B, rounded to float32 first. Edits and rules change no other promise: the same bits everywhere.
+        xtc_threshold, xtc_probability: in [0, 1] (0.1; 0: off): with this probability drop all tokens of
+            p >= threshold but the least likely of them ("exclude top choices").
+        temperature_last: True: the filters see T = 1; the draw and what it reports see T.
+
+    Edits (penalties, bias, what is removed) come before everything else, in float32, each operation rounded
+    once: bias, then repetition, frequency, presence. From repetition_penalty on, None means off.
 
     On CUDA nothing waits for the device but check="raise" and returns=("kept",), whose answer it has to see,
     and what the caller brings from the CPU: a `generator` of it. A CUDA graph can capture the call; numbers
     are constants of the graph, tensors (keys, parameters, mask, seed, step) are read at replay.
 
-    Each of temperature, top_k, top_p, min_p and mix_eps is a number or a tensor of length 1 or B on the
-    device of `logits` and is rounded to float32 first; numbers out of range raise, tensors give the status
-    BAD_PARAM.
+    Each of temperature, top_k, top_p, min_p, mix_eps, the penalties and the rules is a number or a tensor of
+    length 1 or B on the device of `logits` and is rounded to float32 first; numbers out of range raise,
+    tensors give the status BAD_PARAM.
 
     Returns:
         int64 [B] ids (0-D for 1-D logits), or a SampleOutput when `returns` or `top_n` ask for more.
@@ -204,7 +197,7 @@ def sample(
         *(repetition_penalty, frequency_penalty, presence_penalty),
     )
     extras = (rules, temperature_last, history, prompt, suppress, logit_bias, deny_mask)
-    return _draw_extras(logits, values, options, mask, keys, seed, step, generator, extras)
+    return draw_extras(logits, values, options, mask, keys, seed, step, generator, extras)
 
 
 def sample_probs(
@@ -244,158 +237,14 @@ def sample_probs(
     return _draw("sample_probs", probs, values, options, mask, keys, seed, step, generator)
 
 
-class Sampler:
-    """`sample` with its parameters checked and packed once.
-
-    >>> draw = Sampler(top_p=0.9)
-    >>> ids = draw(logits, keys=keys)
-
-    The arguments are those of `sample`; what belongs to a step (keys, masks, history, prompt, logit_bias,
-    suppress) comes with each call. A tensor parameter is copied here; one of length B > 1 binds the
-    sampler to batches of B rows.
-    """
-
-    def __init__(
-        self,
-        *,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        mix_eps=0.0,
-        exploit=None,
-        mix_support="kept",
-        filter_order="sequential",
-        ties="index",
-        domain="target",
-        returns=(),
-        top_n=0,
-        check=None,
-        repetition_penalty=None,
-        frequency_penalty=None,
-        presence_penalty=None,
-        top_n_sigma=None,
-        typical_p=None,
-        epsilon_cutoff=None,
-        eta_cutoff=None,
-        xtc_threshold=None,
-        xtc_probability=None,
-        temperature_last=None,
-    ):
-        if exploit is not None:
-            mix_eps = mix_eps_of("Sampler", mix_eps, exploit)
-        rules = (
-            *(top_n_sigma, typical_p, epsilon_cutoff, eta_cutoff, xtc_threshold, xtc_probability),
-            *(repetition_penalty, frequency_penalty, presence_penalty),
-        )
-        self._rules = copied(check_rules("Sampler", rules)) if any(r is not None for r in rules) else None
-        self._last = temperature_last
-        values = check_values("Sampler", (temperature, top_p, min_p, mix_eps, top_k))
-        self._values = copied(values)
-        returns = names_tuple("Sampler", returns)
-        self._options = (mix_support, filter_order, ties, domain, returns, top_n, check)
-        mode, self._outputs, self._names, self._top_n = pack_options("Sampler", *self._options)
-        self._cpu_mode = mode if check == "status" else mode | MODE_RAISE
-        self._device_mode = mode | MODE_RAISE if check == "raise" else mode
-        self._bare = len(self._names) == 1
-        # Packed for the fast path: numbers, for rows on any device, or tensors, for rows beside them.
-        self._params = self._home = None
-        tensors = [v for v in self._values if isinstance(v, Tensor)]
-        if not tensors:
-            try:
-                self._params = cached_plan("sample", *values, *self._options).params
-            except HasTensor:  # fakes are being made: packed anew in each call
-                self._params = None
-        elif all(is_plain(v) for v in tensors):
-            lengths = {v.numel() for v in tensors} - {1}
-            if len(lengths) > 1:
-                raise ValueError(
-                    f"Sampler: tensors must have length 1 or one common B, got {sorted(lengths)}"
-                )
-            rows = lengths.pop() if lengths else 1
-            self._home = tensors[0].device
-            check_lengths("Sampler", self._values, rows, self._home)
-            self._params = pack_values(torch.empty((rows, 1), device=self._home), self._values)
-
-    def __call__(
-        self,
-        logits: Tensor,
-        *,
-        keys=None,
-        mask=None,
-        seed=None,
-        step=0,
-        generator=None,
-        history=None,
-        prompt=None,
-        logit_bias=None,
-        suppress=None,
-        deny_mask=None,
-    ):
-        """What `sample` gives for these arguments and the sampler's own."""
-        if (
-            history is not None
-            or logit_bias is not None
-            or suppress is not None
-            or deny_mask is not None
-            or prompt is not None
-            or self._rules is not None
-            or self._last is not None
-        ):
-            extras = (self._rules or OFF, self._last, history, prompt, suppress, logit_bias, deny_mask)
-            return _draw_extras(
-                logits, self._values, self._options, mask, keys, seed, step, generator, extras
-            )
-        if (
-            self._params is not None
-            and not is_compiling()
-            and logits.__class__ is Tensor
-            and (logits.is_cpu or (HAS_CUDA and logits.is_cuda))
-            and (self._home is None or self._home == logits.device)
-            and logits.dim() == 2
-            and (mask is None or mask.__class__ is Tensor)
-            and (keys is None or keys.__class__ is Tensor)
-        ):
-            try:
-                if keys is None:
-                    if seed is None:  # a refused call must not advance the generator
-                        _check_call("sample", logits, self._values, mask, None)
-                    keys = make_keys("sample", logits, seed, step, generator)
-                elif seed is not None or generator is not None or step.__class__ is not int or step:
-                    reject_beside_keys("sample", seed, step, generator)
-                mode = self._cpu_mode if logits.is_cpu else self._device_mode
-                out = sample_op(logits, self._params, keys, mask, mode, self._outputs, self._top_n)
-            except RuntimeError as error:
-                failure = error
-            else:
-                return out[0] if self._bare else SampleOutput(**dict(zip(self._names, out, strict=True)))
-            raise _explain("sample", failure, logits, self._values, mask, keys)
-        return _draw_any("sample", logits, self._values, self._options, mask, keys, seed, step, generator)
-
-    def __repr__(self) -> str:
-        names = ("temperature", "top_p", "min_p", "mix_eps", "top_k")
-        options = ("mix_support", "filter_order", "ties", "domain", "returns", "top_n", "check")
-        pairs = [*zip(names, self._values, strict=True), *zip(options, self._options, strict=True)]
-        if self._rules is not None:
-            pairs += zip(RULE_NAMES, self._rules, strict=True)
-        if self._last is not None:
-            pairs.append(("temperature_last", self._last))
-        return f"Sampler({', '.join(f'{name}={value!r}' for name, value in pairs)})"
-
-
-def copied(values) -> tuple:
-    """Tensors copied: what the caller does to them later does not reach the copies."""
-    return tuple([v.detach().clone() if isinstance(v, Tensor) else v for v in values])
-
-
-def _draw_extras(logits, values, options, mask, keys, seed, step, generator, extras):
+def draw_extras(logits, values, options, mask, keys, seed, step, generator, extras):
     out = draw_processed("sample", logits, values, options, mask, keys, seed, step, generator, extras)
     return out["ids"] if len(out) == 1 else SampleOutput(**out)
 
 
 def _draw(op, x, values, options, mask, keys, seed, step, generator):
     """Plain numbers and plain tensors on a device of ours: one cache look-up and one op, which checks devices
-    and shapes. All else: _draw_any."""
+    and shapes. All else: draw_any."""
     plan = None
     if (
         not is_compiling()
@@ -410,11 +259,11 @@ def _draw(op, x, values, options, mask, keys, seed, step, generator):
         except (HasTensor, TypeError):  # TypeError: something unhashable, or a wrong type that is named below
             plan = None
     if plan is None:
-        return _draw_any(op, x, values, options, mask, keys, seed, step, generator)
+        return draw_any(op, x, values, options, mask, keys, seed, step, generator)
     try:
         if keys is None:
             if seed is None:  # a refused call must not advance the generator
-                _check_call(op, x, (), mask, None)
+                check_call(op, x, (), mask, None)
             keys = make_keys(op, x, seed, step, generator)
         elif seed is not None or generator is not None or step.__class__ is not int or step:
             reject_beside_keys(op, seed, step, generator)
@@ -424,15 +273,15 @@ def _draw(op, x, values, options, mask, keys, seed, step, generator):
         failure = error
     else:
         return out[0] if plan.bare else SampleOutput(**dict(zip(plan.names, out, strict=True)))
-    raise _explain(op, failure, x, values, mask, keys)
+    raise explain(op, failure, x, values, mask, keys)
 
 
-def _draw_any(op, x, values, options, mask, keys, seed, step, generator):
+def draw_any(op, x, values, options, mask, keys, seed, step, generator):
     """The whole road: all checks first, tensor parameters, one row, other devices, compiled graphs."""
     values = check_values(op, values)
     mode, outputs, fields, top_n = pack_options(op, *options)
     check = options[-1]
-    _check_call(op, x, values, mask, None)
+    check_call(op, x, values, mask, None)
     one_row = x.dim() == 1
     if one_row:
         x = x.unsqueeze(0)
@@ -456,16 +305,16 @@ def _draw_any(op, x, values, options, mask, keys, seed, step, generator):
     return out["ids"] if len(out) == 1 else SampleOutput(**out)
 
 
-def _explain(op, error, x, values, mask, keys):
+def explain(op, error, x, values, mask, keys):
     """What a fast path raises when the op refused: the typed error of the full checks."""
     failure = bad_row(op, error)
     if failure is None:
-        _check_call(op, x, values, mask, keys)
+        check_call(op, x, values, mask, keys)
         failure = refusal(op, error)
     return failure
 
 
-def _check_call(op, x, values, mask, keys) -> None:
+def check_call(op, x, values, mask, keys) -> None:
     """Raise what is wrong with the metadata of a call, if anything is."""
     probs = op == "sample_probs"
     check_rows(op, "probs" if probs else "logits", x, PROB_DTYPES if probs else LOGIT_DTYPES)
