@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..sampling import Sampler
+from ..sampler import Sampler
 from ._rules import MASK, REPETITION, WARPERS, check_callable, condition_of, rule_of
 
 # By-products of the tempered or untruncated law of the row, which called warpers have already changed.
