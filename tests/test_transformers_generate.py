@@ -7,7 +7,7 @@ import torch
 pytest.importorskip("transformers", reason="needs transformers: pip install -r requirements-demo.txt")
 
 import fusedraw.transformers as ours
-from fusedraw import Sampler
+from fusedraw.transformers._stage import Stage
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation.streamers import BaseStreamer
@@ -312,13 +312,13 @@ def test_synced_gpus_keeps_company_until_all_have_ended(monkeypatch):
 
 def test_logits_are_not_copied_where_nothing_is_called(monkeypatch):
     model, seen = table(), []
-    draw = Sampler.__call__
+    draw = Stage.draw
 
-    def seeing(self, logits, **arguments):
-        seen.append(logits.data_ptr())
-        return draw(self, logits, **arguments)
+    def seeing(self, scores, *arguments):
+        seen.append(scores.data_ptr())
+        return draw(self, scores, *arguments)
 
-    monkeypatch.setattr(Sampler, "__call__", seeing)
+    monkeypatch.setattr(Stage, "draw", seeing)
     rows = []
     forward = type(model).forward
 

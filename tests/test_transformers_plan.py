@@ -73,7 +73,7 @@ def drawn(plan, ids, x):
     scores = x.clone()
     for processor in stage.called:
         scores = processor(ids, scores)
-    return stage.draw(scores, keys=keys(len(x)), **stage.edits(scores))
+    return stage.draw(scores, keys(len(x)))
 
 
 def finite(scores):

@@ -101,7 +101,7 @@ class _Run:
 
     def __init__(self, model, input_ids, prepared, stopping_criteria, config, model_kwargs):
         self.model = model
-        self.ids = input_ids
+        self.ids, self.length = input_ids, input_ids.shape[1]
         self.plan, self.keys = prepared.plan, prepared.keys
         self.stopping_criteria = stopping_criteria
         self.config = config
@@ -114,6 +114,7 @@ class _Run:
         asked = bool(config.return_dict_in_generate)
         self.scores = () if asked and config.output_scores else None
         self.logits = () if asked and config.output_logits else None
+        self.copies: bool | None = None  # whether every step works on a copy; known with the first logits
         # By step; cross attentions of an encoder-decoder model only.
         self.states: dict[str, tuple] = {}
         if asked and config.output_attentions:
@@ -145,6 +146,7 @@ class _Run:
                         tokens = torch.where(unfinished.bool(), tokens, self.pad)
                     self._store_states(outputs)
                     self.ids = torch.cat((self.ids, tokens[:, None]), dim=-1)
+                    self.length += 1
                     if streamer is not None:
                         streamer.put(tokens.cpu())
                     unfinished = unfinished & ~self.stopping_criteria(self.ids, self.scores)
@@ -156,22 +158,18 @@ class _Run:
 
     def _draw(self, logits: Tensor, unfinished: Tensor) -> Tensor:
         """int64 [B]: the drawn tokens, of ended sequences too."""
-        stage = self.plan.stage(self.ids.shape[1])
-        logits = logits.to(self.ids.device)
-        if stage.called or self.scores is not None or self.logits is not None:
-            # A copy, as processors may write to it, and in the precision in which they are defined.
-            logits = logits.to(torch.float32, copy=True)
-        if self.logits is not None:
-            self.logits += (logits,)
+        stage = self.plan.stage(self.length)
+        if stage.called or self.copies is not False:
+            logits = self._own_rows(logits, bool(stage.called))
         for processor in stage.called:
             logits = processor(self.ids, logits)
-        if logits.dtype not in LOGIT_DTYPES:
+        if stage.called and logits.dtype not in LOGIT_DTYPES:
             logits = logits.to(torch.float32)
-        edits = stage.edits(logits)
         if stage.counts:
-            edits = edits | self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
-        out = stage.draw(logits, keys=self.keys.now, **edits)
-        self.keys.advance()
+            seen = self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
+            out = stage.draw(logits, self.keys.next(), **seen)
+        else:
+            out = stage.draw(logits, self.keys.next())
         if self.scores is not None:
             for processor, _ in stage.fused:
                 logits = processor(self.ids, logits)
@@ -180,6 +178,22 @@ class _Run:
             return out
         self.records.add(out, unfinished)
         return out.ids
+
+    def _own_rows(self, logits: Tensor, always: bool) -> Tensor:
+        """The rows to work on: a float32 copy beside the ids where one is needed, else the model's own.
+
+        A processor may write to its rows and is defined in float32, and what is returned must outlive the
+        step. Where a copy never is needed, `copies` becomes False and this is not called again.
+        """
+        if self.copies is None:
+            kept = self.scores is not None or self.logits is not None
+            foreign = logits.device != self.ids.device or logits.dtype not in LOGIT_DTYPES
+            self.copies = kept or foreign
+        if always or self.copies:
+            logits = logits.to(dtype=torch.float32, device=self.ids.device, copy=True)
+        if self.logits is not None:
+            self.logits += (logits,)
+        return logits
 
     def _store_states(self, outputs) -> None:
         decoder = self.model.config.is_encoder_decoder

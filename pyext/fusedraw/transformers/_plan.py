@@ -8,23 +8,16 @@ on some steps only are left out of the others, so a plan has a stage for each se
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from ..sampler import Sampler
-from ._rules import MASK, REPETITION, WARPERS, check_callable, condition_of, rule_of
+from ._rules import MASK, WARPERS, check_callable, condition_of, rule_of
+from ._stage import Stage
 
 # By-products of the tempered or untruncated law of the row, which called warpers have already changed.
 _NEEDS_WHOLE_LAW = (
     *("logp_full", "logp_raw", "entropy", "varentropy", "margin", "kept_mass", "rank"),
     *("top_ids", "top_logps"),
 )
-
-
-_LISTS = ("suppress", "logit_bias")  # arguments of a call, not of a sampler
-_COUNTING = ("frequency_penalty", "presence_penalty")
 
 
 class Decision(NamedTuple):
@@ -34,39 +27,6 @@ class Decision(NamedTuple):
     fused: dict | None  # arguments of fusedraw.sample; None: it is called
     why: str  # where it is called, else ""
     always: bool  # False: it acts on some steps only
-
-
-class Stage:
-    """What is done on a step: `called` processors in their order, then one fused draw."""
-
-    __slots__ = ("_edits", "_lists", "called", "counts", "draw", "fused", "repetition")
-
-    def __init__(self, called, fused, arguments, options):
-        self.called = called
-        self.fused = fused
-        self._lists = {name: arguments.pop(name) for name in _LISTS if name in arguments}
-        self._edits: dict[str, Any] | None = None if self._lists else {}
-        self.repetition = next((p for p, (place, _) in fused if place == REPETITION), None)
-        # Whether the draw wants the ids so far: they grow with the text, so they come with each call.
-        self.counts = self.repetition is not None or any(name in options for name in _COUNTING)
-        self.draw = Sampler(**arguments, **options)
-
-    def edits(self, scores: Tensor) -> dict[str, Any]:
-        """logit_bias and suppress as tensors beside the `scores` [B, V], made once."""
-        if self._edits is None:
-            vocab, device = scores.shape[-1], scores.device
-            self._edits = {}
-            if "suppress" in self._lists:  # of ids beyond the logits transformers takes no notice
-                ids = [i for i in self._lists["suppress"] if 0 <= i < vocab]
-                self._edits["suppress"] = torch.tensor(ids, dtype=torch.int64, device=device)
-            if "logit_bias" in self._lists:
-                bias = self._lists["logit_bias"]
-                self._edits["logit_bias"] = (
-                    torch.tensor(list(bias), dtype=torch.int64, device=device),
-                    torch.tensor(list(bias.values()), dtype=torch.float32, device=device),
-                    torch.tensor([0, len(bias)], dtype=torch.int64, device=device),
-                )
-        return self._edits
 
 
 class Plan:
@@ -136,7 +96,7 @@ class Plan:
                 arguments = [f"{name}={_short(value)}" for name, value in entry.fused.items()]
                 does = "fused: " + (", ".join(arguments) or "changes no law")
             lines.append(f"{entry.name}: {does}" + ("" if entry.always else " (on some steps)"))
-        lines.append(f"draw: {self._all.draw!r}")
+        lines.append(f"draw: {self._all.sampler!r}")
         return "\n".join(lines)
 
     def _blocker(self, index: int) -> str:

@@ -14,17 +14,25 @@ from torch import Tensor
 from ..keys import _draw_seed, derive_keys
 
 _MASK_64 = 2**64 - 1
+_STEPS = 64
 
 
 class StepKeys:
-    """int64 keys [B, 2] of the current step; `advance` moves all rows to the next one."""
+    """int64 keys [B, 2], those of the next step with each `next()`. They are made for many steps at once."""
 
     def __init__(self, keys: Tensor):
-        self.now = keys.view(torch.int64)
-        self._steps = self.now.select(1, 1)
+        self._first = keys.view(torch.int64)
+        self._made = 0
+        self._coming: list[Tensor] = []
 
-    def advance(self) -> None:
-        self._steps.add_(1)
+    def next(self) -> Tensor:
+        if not self._coming:
+            steps = torch.arange(self._made, self._made + _STEPS, device=self._first.device)
+            block = self._first.repeat(_STEPS, 1, 1)
+            block[:, :, 1] += steps[:, None]
+            self._coming = list(block.flip(0).unbind(0))
+            self._made += _STEPS
+        return self._coming.pop()
 
 
 def first_keys(op: str, seeds, rows: int, samples: int, device: torch.device) -> StepKeys:
