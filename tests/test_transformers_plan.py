@@ -220,7 +220,7 @@ def test_seen_ids_are_those_that_the_penalty_counts():
         processor = hf.RepetitionPenaltyLogitsProcessor(2.0, prompt_ignore_length=ignored)
         prompt, history = SeenIds(start, torch.tensor(11)).lists(processor, ids, vocab=10).values()
         assert prompt.shape == (2, 4) and history.shape == (2, 2)
-        changed = processor(ids, torch.ones(2, 10)) != 1
+        changed = processor(ids, torch.ones(2, 13))[:, :10] != 1
         for row in range(2):
             listed = {i for i in (*prompt[row].tolist(), *history[row].tolist()) if i >= 0}
             assert listed == set(changed[row].nonzero()[:, 0].tolist())
