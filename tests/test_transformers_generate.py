@@ -232,8 +232,13 @@ def test_left_padding_and_the_repetition_penalty_of_the_real_prompt():
     x = prompts(2, 6)
     x[0, :3] = PAD
     attended = (x != PAD).long()
-    fields = {"repetition_penalty": 1.7, "attention_mask": attended, "max_new_tokens": 10, "do_sample": False}
+    fields = {"attention_mask": attended, "max_new_tokens": 10, "do_sample": False}
+    fields |= {
+        "repetition_penalty": 1.7,
+        "sequence_bias": {(PAD,): 4.0},
+    }  # padding would be drawn, if not counted
     expected = model.generate(x, **fields)
+    assert (expected[:, 6:] == PAD).any()
     assert torch.equal(model.generate(x, custom_generate=ours.sample, **fields), expected)
 
 
