@@ -20,7 +20,7 @@ class Scratch {
     kBound,        // float, one a block: lower bound of the block's race value
     kNoiseWords,   // uint32, one a block
     kMaskWords,    // uint32, one bit a token
-    kDraftMask,   // the same of a second row
+    kDraftMask,    // the same of a second row
     kTail,         // the last block of each open row, padded, in the row's type
     kListA,        // candidates, values then ids
     kListB,

@@ -100,8 +100,8 @@ VerifyTensors::VerifyTensors(const Tensor& draft_ids, const Tensor& draft_logits
   VerifySide &target = call.target, &draft = call.draft;
   target.x = checked_positions("target_logits", target_logits, rows, drafts + 1, cols, device,
                                target_logits_);
-  draft.x = checked_positions("draft_logits", draft_logits, rows, drafts, cols, device,
-                              draft_logits_);
+  draft.x =
+      checked_positions("draft_logits", draft_logits, rows, drafts, cols, device, draft_logits_);
   target.mask = checked_positions_mask("mask", mask, target.x, device, mask_);
   draft.mask = checked_positions_mask("draft_mask", draft_mask, draft.x, device, draft_mask_);
   target.params = checked_params(op, params, rows, device, params_);

@@ -23,12 +23,12 @@ struct Law {
 
 Law law_at(const VerifySide& side, const RowParams& params, int64_t row, int64_t position) {
   Law law;
-  const SortedRow sorted = read_row(row_at(side.x, row, position),
-                                    mask_at(side.mask, row, position), 0, params.temperature, false);
+  const SortedRow sorted =
+      read_row(row_at(side.x, row, position), mask_at(side.mask, row, position), 0,
+               params.temperature, false);
   law.status = sorted.status;
   if (law.status != kOk) return law;
-  for (const Token& t : kept_set(sorted, make_plan(params, side.options)))
-    law.weights[t.id] = t.w;
+  for (const Token& t : kept_set(sorted, make_plan(params, side.options))) law.weights[t.id] = t.w;
   for (const auto& [id, w] : law.weights) law.sum += w;
   return law;
 }
@@ -94,8 +94,7 @@ void verify_row(const VerifyCall& call, int64_t row, const Pool&) {
     const int64_t emitted =
         accepted ? id : recover(position_noise(call, row, j, kRecovery), target, draft);
     call.ids[at + j] = emitted;
-    if (call.logp)
-      call.logp[at + j] = mixture_log_prob(target.at(emitted), target.sum, 0.0f, 0);
+    if (call.logp) call.logp[at + j] = mixture_log_prob(target.at(emitted), target.sum, 0.0f, 0);
     if (!accepted) return store_verdict(call, row, kOk, j);
   }
   const RowResult drawn = bonus(call, of_target, row, n);

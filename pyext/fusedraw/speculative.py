@@ -44,7 +44,9 @@ class VerifyOutput(NamedTuple):
     ids: Tensor  # int64 [B, G + 1]: the emitted tokens, then -1; -1 throughout for a bad row
     n_accepted: Tensor  # int64 [B]: drafts accepted; n_accepted + 1 tokens are emitted (bad row: 0, none)
     status: Tensor  # uint8 [B], see Status
-    logp: Tensor | None = None  # float32 [B, G + 1], nats, under the target's law; NaN where nothing is emitted
+    logp: Tensor | None = (
+        None  # float32 [B, G + 1], nats, under the target's law; NaN where nothing is emitted
+    )
 
 
 def verify(
