@@ -50,6 +50,7 @@ CUDA_SOURCES = [
     "csrc/cuda/bfloat16.cu",
     "csrc/cuda/float16.cu",
     "csrc/cuda/route.cu",
+    "csrc/cuda/verify.cu",
 ]
 
 # The law fixes every rounding: no contraction, no fast-math, no -march (target regions instead).

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verify: R1 = R2 = every instruction set, to the bit; where acceptance tips over, exactly; what a row depends
-on. Its law: test_verify_law.py; its interface: test_verify_calls.py; the CUDA kernels: test_cuda_verify.py."""
+"""verify: R1 = R2 = every instruction set, to the bit; where acceptance tips over, exactly; what a row
+depends on. Its law: test_verify_law.py; its interface: test_verify_calls.py; the CUDA kernels:
+test_cuda_verify.py."""
 
 import fusedraw
 import pytest
@@ -37,7 +38,6 @@ from verify_cases import (
     verify,
     verify_r1,
 )
-
 
 # The engines
 
@@ -126,7 +126,7 @@ def test_where_acceptance_tips(scale, filters):
 
 
 def test_residuals_of_near_laws_are_exact():
-    """Laws that differ in the last bits of a few weights: what is left is tiny, and a float has none of it."""
+    """Laws that differ in the last bits of a few weights: what is left is tiny, and a float has none."""
     base = torch.zeros(1, 1, 600)
     near = base.clone()
     near[0, 0, 300:] = 2.0**-22

@@ -2,8 +2,8 @@
 """The law of what `verify` emits: that of plain sampling from the target, by G-tests against enumerated laws;
 of drafts, tokens and bonus tokens jointly; of whole texts of a small model.
 
-Seeds are fixed, so a test passes always or never; ALPHA is that of test_statistics. What a wrong residual or a
-wrong threshold would give is shown to be told apart.
+Seeds are fixed, so a test passes always or never; ALPHA is that of test_statistics. What a wrong residual or
+a wrong threshold would give is shown to be told apart.
 """
 
 import itertools
@@ -110,7 +110,7 @@ def joint_law(p, q):
 @pytest.mark.parametrize("setting", PARAMS)
 @pytest.mark.parametrize("name", DRAFTS)
 def test_draft_and_token(name, setting):
-    """The joint law of draft and emitted token; the token alone has the target's; the rate is sum min(p, q)."""
+    """The joint law of draft and emitted token; the token alone has p; the rate is sum min(p, q)."""
     draft, (params, of_draft) = DRAFTS[name], PARAMS[setting]
     ids, out = one_round(TARGET, draft, params, of_draft)
     p, q, after = laws(TARGET, draft, params, of_draft)
@@ -211,7 +211,7 @@ def test_domains_are_independent():
 
 
 class Model:
-    """A language model of one token's memory: logits by the last token, [V + 1, V]; V stands for the start."""
+    """A language model of one token's memory: logits by the last token, [V + 1, V]; V is the start."""
 
     def __init__(self, size, seed, scale=1.0):
         g = torch.Generator().manual_seed(seed)
@@ -231,7 +231,7 @@ class Model:
 
 
 def speculate(target, draft, length, drafts, keys, params, of_draft, n_draft=None):
-    """Texts of `length` tokens [rows, length] and the number of rounds: the decoding loop of the docstring."""
+    """(texts [rows, length], number of rounds): the decoding loop of the docstring."""
     rows, size = len(keys), target.logits.shape[1]
     text = torch.full((rows, length + drafts + 2), size)  # column 0: the start
     at, rounds = torch.zeros(rows, dtype=torch.int64), 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""R1 of `verify` (docs/law.md, section 18): drafts accepted, or replaced by a draw from the residual, in
+"""R1 of `verify` (docs/law.md, section 20): drafts accepted, or replaced by a draw from the residual, in
 Python integers. The definition that every engine is compared with, by equality. Standard library only.
 """
 

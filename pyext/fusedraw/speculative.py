@@ -83,7 +83,7 @@ def verify(
     law at a position (temperature and filters applied, as in `sample`) and q the draft's, draft d is accepted
     with probability min(1, p(d) / q(d)). The first that is not gives way to a draw from max(0, p - q),
     normalised, and the row ends there. After the last draft comes one more token, an ordinary draw from p.
-    (Leviathan et al. 2023, Chen et al. 2023; decided in integers, see docs/law.md, section 18: the same bits
+    (Leviathan et al. 2023, Chen et al. 2023; decided in integers, see docs/law.md, section 20: the same bits
     for every batch size, thread count, instruction set and device.)
 
     A round of decoding, drafts first. Position j uses the row's key with its offset j further:
@@ -99,8 +99,8 @@ def verify(
     Args:
         draft_ids: int64 or int32 [B, G], or [G] for one row; G may be 0. Drawn from the draft's law as given
             here: an id outside [0, V) or one that this law cannot give makes the row BAD_PARAM.
-        draft_logits: [B, G, V] or [G, V], float32, bfloat16 or float16, any strides: what the draft model said
-            where it drew.
+        draft_logits: [B, G, V] or [G, V], float32, bfloat16 or float16, any strides: what the draft model
+            said where it drew.
         target_logits: [B, G + 1, V] or [G + 1, V]: what the target says after each number of drafts. The two
             may differ in dtype. 1 <= V <= 2^33.
         temperature, top_k, top_p, min_p, filter_order, ties: the target's law, as in `sample`. Numbers, or
@@ -116,11 +116,11 @@ def verify(
             the ones with which draft 0 was drawn.
         returns: "logp" adds the log-probability of each emitted token under the target's law. ("status" and
             "n_accepted" always come.)
-        check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no sync):
-            it gets ids -1 and a status.
+        check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no
+            sync): it gets ids -1 and a status.
 
-    Positions are read in turn, draft before target, and none after the last emitted token: what is wrong there
-    is not seen.
+    Positions are read in turn, draft before target, and none after the last emitted token: what is wrong
+    there is not seen.
 
     Returns:
         VerifyOutput.
@@ -180,7 +180,10 @@ def verify(
     out = VerifyOutput(ids, n_accepted, status, logp if wants_logp else None)
     if device != home:
         out = VerifyOutput(*move(home, *out))
-    return VerifyOutput(*(None if t is None else t[0] for t in out)) if one_row else out
+    if one_row:
+        logp = out.logp if out.logp is None else out.logp[0]
+        out = VerifyOutput(out.ids[0], out.n_accepted[0], out.status[0], logp)
+    return out
 
 
 def _instead(draft: dict, target: dict) -> dict:
@@ -235,8 +238,8 @@ def _check_logits(draft_logits, target_logits) -> tuple[int, int]:
         raise ValueError(f"{_OP}: target_logits must have 1 to 2^33 tokens per row, got {vocab}")
     if tuple(draft_logits.shape) != (rows, positions - 1, vocab):
         raise ValueError(
-            f"{_OP}: draft_logits must be [B, G, V] = [{rows}, {positions - 1}, {vocab}] beside target_logits "
-            f"[B, G + 1, V], got shape {list(draft_logits.shape)}"
+            f"{_OP}: draft_logits must be [B, G, V] = [{rows}, {positions - 1}, {vocab}] beside "
+            f"target_logits [B, G + 1, V], got shape {list(draft_logits.shape)}"
         )
     check_device(_OP, "draft_logits", draft_logits, target_logits.device)
     return rows, positions - 1
