@@ -111,20 +111,26 @@ def test_noise_at_its_ends(word):
             both(verify, case)
 
 
-def test_launches_and_traffic():
-    """Two passes of laws, the verdicts, and the last tokens, for which a row is read again."""
+@pytest.mark.parametrize("noise", [0.01, 3.0])
+def test_launches_and_traffic(noise):
+    """Two passes of laws, the verdicts, and the last token, for which its rows are read once more."""
     rows, drafts, size = 4, 3, 4096
-    case = spread_case(rows=rows, drafts=drafts, size=size, noise=0.01)
+    case = spread_case(rows=rows, drafts=drafts, size=size, noise=noise)
     with engine(EXECUTOR), recorded() as launches:
-        verify(case)
+        out = verify(case)
     names = [launch.name for launch in launches]
     assert names == [
         *["position_law_kernel"] * 2,
         *("verdict_kernel", "recover_kernel", "bonus_kernel"),
     ]
-    for launch in launches[:2]:  # each position: a first pass, and one for the sum
-        assert launch.read <= rows * drafts * (2 * size * 4 + 60_000 // 4)
-    assert launches[3].read < rows * 1000  # nothing to recover
+    row, few = size * 4, 12_000  # what each of 256 threads takes of keys, verdicts and parameters
+    for launch in launches[:2]:  # a first pass, and one for the sum
+        assert launch.read <= rows * drafts * (2 * row + few)
+    recovered = int((out["n_accepted"] < drafts).sum())
+    assert recovered == (0 if noise < 1 else rows - 1)
+    records = 256 * 2 * 80  # both laws, by each thread
+    assert launches[3].read <= rows * few + recovered * (2 * row + records)
+    assert launches[4].read <= rows * few + (rows - recovered) * 3 * row
 
 
 def test_through_the_package(monkeypatch):
