@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`verify` beside rejection sampling as it is written in PyTorch: softmax of both models, gather, compare with
-uniform numbers, and for the last token relu of the difference and multinomial. Interleaved medians in
-milliseconds a call, drafts of several qualities and both with top-p.
+"""`verify` beside rejection sampling as it is written in PyTorch: softmax of both models, gather, compare
+with uniform numbers, and for the last token relu of the difference and multinomial. Interleaved medians in
+milliseconds a call, for drafts of several qualities, with and without top-p.
 
     python benchmarks/verify.py [--threads 1] [--json benchmarks/results/verify.json]
 """
@@ -111,7 +111,12 @@ def main() -> None:
             f"{theirs / ours:>6.1f}  {case['ms']}"
         )
     if options.json:
-        about = {"threads": options.threads, "isa": fusedraw.isa(), "machine": machine(), "versions": versions()}
+        about = {
+            "threads": options.threads,
+            "isa": fusedraw.isa(),
+            "machine": machine(),
+            "versions": versions(),
+        }
         options.json.write_text(json.dumps({**about, "cases": cases}, indent=1) + "\n")
 
 

@@ -9,7 +9,7 @@ import torch
 from fusedraw import Status, speculative
 from fusedraw import reference as r1
 from hypothesis import given
-from simt_engine import library, recorded, schedule
+from simt_engine import library, schedule
 from strategies import (
     BF16,
     EXECUTOR,
@@ -26,7 +26,7 @@ from strategies import (
     make_rows,
     on_every_engine,
 )
-from verify_cases import Case, cases, make_case, spread_case, verify, verify_r1
+from verify_cases import Case, cases, make_case, spread_case, tied_case, verify, verify_r1
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 
@@ -111,9 +111,17 @@ def test_noise_at_its_ends(word):
             both(verify, case)
 
 
+def test_equal_quotients_go_to_the_lowest_index():
+    case, noise = tied_case()
+    with forced(noise):
+        assert both(verify, case)["ids"].tolist() == [[1, -1]]
+
+
 @pytest.mark.parametrize("noise", [0.01, 3.0])
 def test_launches_and_traffic(noise):
     """Two passes of laws, the verdicts, and the last token, for which its rows are read once more."""
+    from simt_engine import recorded
+
     rows, drafts, size = 4, 3, 4096
     case = spread_case(rows=rows, drafts=drafts, size=size, noise=noise)
     with engine(EXECUTOR), recorded() as launches:

@@ -35,6 +35,7 @@ from verify_cases import (
     make_mode,
     position_keys,
     spread_case,
+    tied_case,
     verify,
     verify_r1,
 )
@@ -92,6 +93,13 @@ def test_noise_at_its_ends(word):
         values = {(purpose, i): word for i in (range(700) if purpose == r1.TOKEN else range(3))}
         with forced(values):
             on_every_engine(verify, case, expected=verify_r1(case, values))
+
+
+def test_equal_quotients_go_to_the_lowest_index():
+    case, noise = tied_case()
+    with forced(noise):
+        out = on_every_engine(verify, case, expected=verify_r1(case, noise))
+    assert out["ids"].tolist() == [[1, -1]]
 
 
 def weights(x, temperature=1.0, **params):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import hypothesis.strategies as st
 import torch
+from fusedraw import reference as r1
 from fusedraw import reference_speculative as rs
 from strategies import (
     BF16,
@@ -227,6 +228,18 @@ def cases(draw, size=UNTIL_R1):
         f"params={params.tolist()}, draft={draft_params.tolist()}, {n_draft=}, keys={keys.tolist()}"
     )
     return Case(ids, draft, target, draft_params, params, keys, draft_mask, mask, n_draft, mode, about)
+
+
+def tied_case():
+    """(case, noise): all that is left has the same residual and the same noise, in blocks and tokens, but for
+    token 0 and the draft. So the winner is token 1."""
+    target, draft = torch.zeros(1, 2, 768), torch.zeros(1, 1, 768)
+    draft[0, 0, 0], draft[0, 0, 700] = 3.0, 9.0
+    draft[0, 0, 256], draft[0, 0, 512] = 3.0, 3.0  # one token is missing in each block
+    noise = {(r1.BLOCK, b): 2**60 for b in range(3)} | {(r1.TOKEN, i): 2**61 for i in range(768)}
+    noise[r1.COIN, 0] = 2**64 - 1
+    ids = torch.tensor([[700]])
+    return Case(ids, draft, target, make_params(), make_params(), make_keys(1)), noise
 
 
 def spread_case(rows=3, drafts=3, size=20_000, seed=0, dtype=F32, noise=0.5, **params):

@@ -102,7 +102,8 @@ float most_residual(const Residual& f, int64_t b) {
   return V::reduce_add(sum) * kGrow;
 }
 
-// The block of the least E / residual. Some block has one: both laws have the same total.
+// The block of the least E / residual. Some block has one, since both laws have the same total;
+// should a row change meanwhile, one that exists is given.
 int64_t recovered_block(const Residual& f, const Noise& noise, Scratch& scratch) {
   const Row& r = f.target->row;
   const size_t padded = size_t(r.blocks + 2 * V::kLanes);
@@ -131,7 +132,7 @@ int64_t recovered_block(const Residual& f, const Noise& noise, Scratch& scratch)
       if (b < r.blocks && b != start && bounds[b] <= limit && bounds[b] < inf32()) examine(b);
     }
   }
-  return best.id;
+  return best.id < 0 ? 0 : best.id;
 }
 
 int64_t recovered_token(const Residual& f, const Noise& noise, int64_t b) {
@@ -150,10 +151,10 @@ int64_t recovered_token(const Residual& f, const Noise& noise, int64_t b) {
     best.value = value;
     best.id = b * kBlock + i;
   }
-  return best.id;
+  return best.id < 0 ? b * kBlock : best.id;
 }
 
-// One draft. `emitted` is the draft or the token in its place; *accepted says which.
+// One draft, emitted where it is accepted, and else the token in its place.
 uint8_t verify_draft(const VerifyCall& call, const RowParams& target_params,
                      const RowParams& draft_params, int64_t row, int64_t position, const Pool& pool,
                      Scratch& scratch, bool& accepted) {
