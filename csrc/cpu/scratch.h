@@ -21,6 +21,7 @@ class Scratch {
     kNoiseWords,   // uint32, one a block
     kMaskWords,    // uint32, one bit a token
     kDraftMask,    // the same of a second row
+    kDraftMax,     // float, one a block, likewise
     kTail,         // the last block of each open row, padded, in the row's type
     kListA,        // candidates, values then ids
     kListB,

@@ -2,6 +2,7 @@
 """verify: speculative decoding. Drafts of a small model accepted or replaced such that the tokens follow the
 law of the large one."""
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -18,13 +19,14 @@ from ._checks import (
     listing,
     should_raise,
 )
-from ._device import kernel_device, move
+from ._device import is_plain, kernel_device, move
 from ._params import (
     COLUMNS,
     FILTER_ORDERS,
     MODE_RAISE,
     NEUTRAL,
     TIES,
+    HasTensor,
     check_lengths,
     check_value,
     pack_values,
@@ -35,6 +37,7 @@ from ._verify_op import verify as verify_op
 from .keys import make_keys, resolve_keys
 
 _OP = "verify"
+_PARAMETERS = ("temperature", "top_k", "top_p", "min_p")
 _RETURNS = ("status", "n_accepted", "logp")  # the first two always come
 
 
@@ -128,20 +131,10 @@ def verify(
     Raises:
         TypeError: a wrong type or dtype; ValueError: a wrong shape, device, range or name, a bad row.
     """
-    target = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    draft = {
-        "temperature": draft_temperature,
-        "top_k": draft_top_k,
-        "top_p": draft_top_p,
-        "min_p": draft_min_p,
-    }
-    names = {"filter_order": filter_order, "ties": ties}
-    draft_names = {"filter_order": draft_filter_order, "ties": draft_ties}
     check_check(_OP, check)
-    mode = _pack_names(names, "") | _pack_names(_instead(draft_names, names), "draft_") << DRAFT_SHIFT
-    wants_logp = "logp" in returned_names(_OP, returns, _RETURNS)
-    values = _check_values(target, "")
-    draft_values = _check_values(_instead(draft, target), "draft_")
+    law = (temperature, top_k, top_p, min_p, filter_order, ties)
+    of_draft = (draft_temperature, draft_top_k, draft_top_p, draft_min_p, draft_filter_order, draft_ties)
+    values, draft_values, mode, wants_logp, packed = _settings_of(*law, *of_draft, returns)
     one_row = isinstance(target_logits, Tensor) and target_logits.dim() == 2
     if one_row:
         draft_ids, draft_logits, target_logits = _unsqueezed(draft_ids, draft_logits, target_logits)
@@ -158,8 +151,9 @@ def verify(
     _check_mask("draft_mask", draft_mask, (rows, drafts), vocab, home)
     if draft_mask is None and mask is not None:
         draft_mask = mask[:, :drafts] if mask.dim() == 3 and mask.shape[1] != 1 else mask
-    for given, prefix in ((values, ""), (draft_values, "draft_")):
-        check_lengths(_OP, given, rows, home, [prefix + name for name in COLUMNS])
+    if packed is None:
+        for given, prefix in ((values, ""), (draft_values, "draft_")):
+            check_lengths(_OP, given, rows, home, [prefix + name for name in COLUMNS])
     x = target_logits[:, 0]  # [B, V], for what goes by rows
     if keys is not None:
         keys = resolve_keys(_OP, x, keys, seed, step, generator, one_row)
@@ -174,8 +168,9 @@ def verify(
     draft_ids, draft_logits, target_logits, draft_mask, mask, n_draft, keys, seed, step = tensors
     if keys is None:
         keys = make_keys(_OP, x, seed, step, generator)
-    params = [pack_values(x, given) for given in (draft_values, values)]
-    arguments = (draft_ids, draft_logits, target_logits, *params, keys, draft_mask, mask, n_draft)
+    if packed is None or not is_plain(x):
+        packed = (pack_values(x, draft_values), pack_values(x, values))
+    arguments = (draft_ids, draft_logits, target_logits, *packed, keys, draft_mask, mask, n_draft)
     ids, n_accepted, status, logp = call(_OP, verify_op, *arguments, mode, wants_logp)
     out = VerifyOutput(ids, n_accepted, status, logp if wants_logp else None)
     if device != home:
@@ -186,25 +181,67 @@ def verify(
     return out
 
 
-def _instead(draft: dict, target: dict) -> dict:
-    """The draft's own settings, and the target's for those that are None."""
-    return {name: target[name] if value is None else value for name, value in draft.items()}
+class _Settings(NamedTuple):
+    """What a call says of both laws, checked."""
+
+    values: tuple  # of the target, in the order of COLUMNS
+    draft_values: tuple
+    mode: int
+    wants_logp: bool
+    packed: tuple | None = None  # the draft's and the target's row for the op, where all are numbers
 
 
-def _pack_names(names: dict, prefix: str) -> int:
+def _settings_of(*given) -> _Settings:
+    """Settings that are all numbers and names are checked and packed once."""
+    if not torch.compiler.is_compiling():
+        try:
+            return _cached_settings(*given)
+        except (HasTensor, TypeError):  # TypeError: something unhashable, or a wrong type that is named below
+            pass
+    return _check_settings(*given)
+
+
+# typed: True == 1 == 1.0, and they are not the same parameter.
+@functools.lru_cache(maxsize=256, typed=True)
+def _cached_settings(*given) -> _Settings:
+    if any(isinstance(value, Tensor) for value in given):
+        raise HasTensor
+    settings = _check_settings(*given)
+    with torch.inference_mode(False):
+        rows = [
+            torch.tensor([values], dtype=torch.float64, device="cpu")
+            for values in (settings.draft_values, settings.values)
+        ]
+    if any(type(row) is not Tensor for row in rows):  # a mode is active that makes fakes
+        raise HasTensor
+    return settings._replace(packed=tuple(rows))
+
+
+def _check_settings(*given) -> _Settings:
+    """Six of the target, six of the draft, and `returns`."""
+    law, returns = given[:6], given[12]
+    of_draft = [own if own is not None else target for own, target in zip(given[6:12], law, strict=True)]
+    mode = _pack_names(law[4:], "") | _pack_names(of_draft[4:], "draft_") << DRAFT_SHIFT
+    wants_logp = "logp" in returned_names(_OP, returns, _RETURNS)
+    return _Settings(_check_values(law[:4], ""), _check_values(of_draft[:4], "draft_"), mode, wants_logp)
+
+
+def _pack_names(names, prefix: str) -> int:
     bits = 0
-    for name, choices in (("filter_order", FILTER_ORDERS), ("ties", TIES)):
-        check_choice(_OP, prefix + name, names[name], choices)
-        bits |= choices[names[name]]
+    options = (("filter_order", FILTER_ORDERS), ("ties", TIES))
+    for value, (name, choices) in zip(names, options, strict=True):
+        check_choice(_OP, prefix + name, value, choices)
+        bits |= choices[value]
     return bits
 
 
-def _check_values(given: dict, prefix: str) -> tuple:
+def _check_values(given, prefix: str) -> tuple:
     """The parameters in the order of COLUMNS, what is not offered neutral."""
+    named = dict(zip(_PARAMETERS, given, strict=True))
     values = []
     for name in COLUMNS:
         try:
-            values.append(check_value(_OP, name, given[name]) if name in given else NEUTRAL[name])
+            values.append(check_value(_OP, name, named[name]) if name in named else NEUTRAL[name])
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace(f": {name}", f": {prefix}{name}", 1)) from None
     return tuple(values)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One row of `verify`: drafts accepted in turn, until one is not or all are. A draft costs the sums
-// of both laws and two weights; a race is run once a row.
+// One row of `verify`: drafts accepted in turn, until one is not or all are. A draft costs two
+// weights and the sums of both laws, and these only to within a proven error where that decides; a
+// race is run once a row.
 //
 // The race of the residuals is that of race.inl with two rows: what the target gives a block bounds
 // its residual from above, then a float32 estimate of the residual itself does; only blocks that
@@ -13,8 +14,17 @@ namespace {
 // One model at a position.
 struct Reading {
   Row row;
-  KeptLaw law;
+  KeptLaw law;   // its sum where it is known
+  Estimate sum;  // which lies between
+  bool known = true;
 };
+
+void settle(Reading& r, const Pool& pool, Scratch& scratch) {
+  if (r.known) return;
+  r.law.sum = row_sums(r.row, r.law.rule, false, pool, scratch).s;
+  r.sum = {r.law.sum, r.law.sum};
+  r.known = true;
+}
 
 uint8_t read_position(const VerifySide& side, const RowParams& params, int64_t row,
                       int64_t position, int place, const Pool& pool, Scratch& scratch,
@@ -26,9 +36,15 @@ uint8_t read_position(const VerifySide& side, const RowParams& params, int64_t r
   if (const uint8_t status = scan_row(r, pool); status != kOk) return status;
   r.rule = weight_rule(r.rule.m, plan.greedy ? 1.0f : params.temperature, false);
   const Kept kept = choose_kept(r, plan, pool, scratch);
-  const bool whole = kept.whole && !plan.greedy;
-  const Sums sums = whole ? row_sums(r, r.rule, false, pool, scratch) : Sums{};
-  out.law = {r.rule, kept.cut, weight_of_kept(r, plan, kept, sums, whole)};
+  out.law = {r.rule, kept.cut, 0};
+  if (kept.whole && !plan.greedy) {
+    out.known = false;
+    out.sum = estimate_sum(r, kept.cut, pool, scratch);
+    if (out.sum.most == 0) settle(out, pool, scratch);
+  } else {
+    out.law.sum = weight_of_kept(r, plan, kept, Sums{}, false);
+    out.sum = {out.law.sum, out.law.sum};
+  }
   return kOk;
 }
 
@@ -36,13 +52,16 @@ uint64_t weight_at(const Reading& r, int64_t id) {
   return kept_weight(r.law, value_of(r.row, id), id);
 }
 
-// Both readings share the room for packed masks: the draft's moves out of the way of another one.
-void save_mask(Row& r, Scratch& scratch) {
+// Both readings share the room for packed masks and block maxima: the draft's go elsewhere.
+void set_aside(Row& r, Scratch& scratch) {
+  const size_t maxima = size_t(r.blocks + 2 * V::kLanes), words = size_t(r.blocks) * (kBlock / 32);
+  float* own = scratch.array<float>(Scratch::kDraftMax, maxima);
+  memcpy(own, r.block_max, maxima * sizeof(float));
+  r.block_max = own;
   if (r.mask == nullptr) return;
-  const size_t words = size_t(r.blocks) * (kBlock / 32);
-  uint32_t* own = scratch.array<uint32_t>(Scratch::kDraftMask, words);
-  memcpy(own, r.mask, words * sizeof(uint32_t));
-  r.mask = own;
+  uint32_t* mask = scratch.array<uint32_t>(Scratch::kDraftMask, words);
+  memcpy(mask, r.mask, words * sizeof(uint32_t));
+  r.mask = mask;
 }
 
 struct Residual {
@@ -168,14 +187,21 @@ uint8_t verify_draft(const VerifyCall& call, const RowParams& target_params,
     return status;
   const uint64_t v = weight_at(draft, id);
   if (v == 0) return kBadParam;
-  save_mask(draft.row, scratch);
+  set_aside(draft.row, scratch);
   if (const uint8_t status =
           read_position(call.target, target_params, row, position, 1, pool, scratch, target);
       status != kOk)
     return status;
   uint64_t w = weight_at(target, id);
   const uint64_t r64 = noise_r64(position_noise(call, row, position, kAccept), kPurposeCoin, 0);
-  accepted = accepts(r64, w, target.law.sum, v, draft.law.sum);
+  // As it is for the least p / q, and for the largest; only where they differ by the exact one.
+  accepted = accepts(r64, w, target.sum.most, v, draft.sum.least);
+  if (!accepted) {
+    const bool open = accepts(r64, w, target.sum.least, v, draft.sum.most);
+    settle(target, pool, scratch);
+    settle(draft, pool, scratch);
+    accepted = open && accepts(r64, w, target.law.sum, v, draft.law.sum);
+  }
   int64_t emitted = id;
   if (!accepted) {
     const Residual f = residual_of(target, draft);
@@ -185,7 +211,10 @@ uint8_t verify_draft(const VerifyCall& call, const RowParams& target_params,
   }
   const int64_t at = row * (call.drafts + 1) + position;
   call.ids[at] = emitted;
-  if (call.logp) call.logp[at] = kept_log_prob(target.law, w);
+  if (call.logp) {
+    settle(target, pool, scratch);
+    call.logp[at] = kept_log_prob(target.law, w);
+  }
   return kOk;
 }
 
