@@ -19,7 +19,6 @@ from strategies import (
     NAN,
     ORDERS,
     TIES,
-    _row_arguments,
     keys_halves,
     make_keys,
     make_mask,
@@ -27,6 +26,7 @@ from strategies import (
     make_rows,
     op,
     param_rows,
+    row_arguments,
     row_mask,
     sample,
     seeds,
@@ -113,7 +113,7 @@ def _side(x, params, mask, mode, row):
     return rs.Side(
         x[row].float().tolist(),
         {
-            **_row_arguments(params, row),
+            **row_arguments(params, row),
             "filter_order": ORDERS[mode & 3],
             "ties": TIES[mode >> 2 & 1],
         },

@@ -122,6 +122,9 @@ def verify(
         check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no
             sync): it gets ids -1 and a status.
 
+    Not offered: mix_eps, and the rules of `sample` beyond these. Bias and penalties: give the logits as
+    `edit_logits` returns them, the drafts' too where they were drawn so.
+
     Positions are read in turn, draft before target, and none after the last emitted token: what is wrong
     there is not seen.
 

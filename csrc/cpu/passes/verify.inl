@@ -233,7 +233,7 @@ uint8_t draw_bonus(const VerifyCall& call, const RowParams& params, int64_t row,
   draw.n_forced = call.n_forced;
   draw.out.logp = call.logp;  // says that it is wanted
   RowResult res;
-  sample_checked(draw, 0, params, pool, scratch, res);
+  sample_checked(draw, 0, params, LateRules{}, pool, scratch, res);
   call.ids[at] = res.id;
   if (call.logp) call.logp[at] = res.logp;
   return res.status;
