@@ -49,7 +49,7 @@ COVERING = (
     ("test_cuda_token_logprob.py", "replayed and dtype0 or kept_sets"),
     ("test_cuda_mixture.py", "bad_rows or odd_and_unaligned"),
     ("test_cuda_route.py", "random or replay or bad"),
-    ("test_cuda_verify.py", "bad_rows or two_dtypes or odd_and_unaligned"),
+    ("test_cuda_verify.py", "bad_rows or two_dtypes or odd_and_unaligned or masks or fewer"),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 

@@ -66,6 +66,17 @@ def test_odd_and_unaligned_rows(size):
     both(verify, make_case(draft, target, mask=mask, draft_mask=mask[:, :3]))
 
 
+def test_masks_of_words():
+    """Packed, one a position, another of the draft; drafts accepted and replaced."""
+    case = spread_case(rows=6, drafts=2, size=700, noise=1.5)
+    masks = [
+        torch.stack([make_mask("words-1", 6, 700, seed + i) for i in range(n)], dim=1)
+        for seed, n in ((0, 2), (9, 3))
+    ]
+    out = both(verify, make_case(case.draft, case.target, draft_mask=masks[0], mask=masks[1]))
+    assert (out["status"] == Status.OK).all() and (out["n_accepted"] < 2).any()
+
+
 @pytest.mark.parametrize("seed", [0, 1, 7])
 def test_a_long_row_in_any_order_of_threads(seed):
     case = spread_case(rows=2, drafts=2, size=40_001, noise=2.0)
