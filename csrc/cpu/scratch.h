@@ -28,8 +28,8 @@ class Scratch {
     kSample,  // values and weights of a sample of the row
     kKeys,    // sort keys and weights of a short list
     kListWeights,
-    kMembers,  // float, one a token: several models as one row; for their mean, each of them
-    kWide,     // whole-row temporaries of the rarely used paths
+    kMembers,    // float, one a token: several models as one row; for their mean, each of them
+    kWide,       // whole-row temporaries of the rarely used paths
     kMarks,      // what the lists say of each listed token
     kEdits,      // their values, by block
     kStale,      // uint8, one a block: edits changed its maxima
