@@ -24,6 +24,7 @@ SOURCES = [
     "csrc/reference/reference.cpp",
     "csrc/reference/token_logprob.cpp",
     "csrc/reference/route.cpp",
+    "csrc/reference/verify.cpp",
     "csrc/cpu/scalar.cpp",
     "csrc/cpu/avx2.cpp",
     "csrc/cpu/avx512.cpp",
@@ -38,6 +39,7 @@ SOURCES = [
     "csrc/ops/softmax_double.cpp",
     "csrc/ops/token_logprob.cpp",
     "csrc/ops/token_logprob_double.cpp",
+    "csrc/ops/verify_call.cpp",
     "csrc/bindings/module.cpp",
 ]
 # With CUDA, these too: by the host compiler, and by nvcc.
@@ -48,6 +50,7 @@ CUDA_SOURCES = [
     "csrc/cuda/bfloat16.cu",
     "csrc/cuda/float16.cu",
     "csrc/cuda/route.cu",
+    "csrc/cuda/verify.cu",
 ]
 
 # The law fixes every rounding: no contraction, no fast-math, no -march (target regions instead).

@@ -34,7 +34,7 @@ OPS_FLAGS = (
 )
 OPS_SOURCES = (
     *("calls.cpp", "checks.cpp", "route_call.cpp", "softmax_double.cpp"),
-    *("token_logprob.cpp", "token_logprob_double.cpp"),
+    *("token_logprob.cpp", "token_logprob_double.cpp", "verify_call.cpp"),
 )
 OPS = (
     *(CSRC / "ops" / name for name in OPS_SOURCES),
@@ -47,7 +47,7 @@ def library_path():
     kernels = sorted((CSRC / "cuda").glob("*.cu"))
     if other := os.environ.get("FUSEDRAW_SIMT_KERNELS"):
         kernels = [
-            *(Path(other) / name for name in ("common.cu", "float32.cu", "route.cu")),
+            *(Path(other) / name for name in ("common.cu", "float32.cu", "route.cu", "verify.cu")),
             HERE / "only_float32.cpp",
         ]
     sources = (*kernels, *((path, *OPS_FLAGS) for path in OPS))

@@ -34,6 +34,7 @@ from strategies import (
     sample,
     softmax,
 )
+from verify_cases import spread_case, verify
 
 DTYPES = {"float": F32, "fusedraw::BFloat16": BF16, "fusedraw::Float16": F16}
 SOURCES = sorted([*(CSRC / "cuda").glob("*.cuh"), *(CSRC / "cuda").glob("*.cu")])
@@ -48,6 +49,7 @@ COVERING = (
     ("test_cuda_token_logprob.py", "replayed and dtype0 or kept_sets"),
     ("test_cuda_mixture.py", "bad_rows or odd_and_unaligned"),
     ("test_cuda_route.py", "random or replay or bad"),
+    ("test_cuda_verify.py", "bad_rows or two_dtypes or odd_and_unaligned or masks or fewer"),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 
@@ -83,6 +85,7 @@ def run_everything():
             for how, weights in (("arithmetic", [1, 2]), ("cfg", [1.5, 0])):
                 mixture([x, x], make_weights(weights), how, keys=keys)
         route(Case(make_rows("normal", 2, 40, 1, dtype), 3))
+        verify(spread_case(rows=2, drafts=1, size=300, dtype=dtype))
     op.row_keys(x, 1, 2)
     one = torch.ones(1, dtype=torch.int64)
     op.derive_keys(one, one, one, one)

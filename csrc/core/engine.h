@@ -6,6 +6,7 @@
 #include "call.h"
 #include "mixture.h"
 #include "route.h"
+#include "verify.h"
 
 namespace fusedraw {
 
@@ -28,6 +29,7 @@ struct Engine {
   void (*token_logprob_grad_row)(const TokenLogprobGradCall&, int64_t row, const Pool&);
   void (*mixture_row)(const MixtureCall&, int64_t row, const Pool&);
   void (*route_row)(const RouteCall&, int64_t row, const Pool&);
+  void (*verify_row)(const VerifyCall&, int64_t row, const Pool&);
   // Hash of the weights of all floats whose bits lie in [begin, end); see docs/law.md.
   uint64_t (*weight_hash)(uint32_t begin, uint32_t end);
 };

@@ -20,14 +20,16 @@ class Scratch {
     kBound,        // float, one a block: lower bound of the block's race value
     kNoiseWords,   // uint32, one a block
     kMaskWords,    // uint32, one bit a token
+    kDraftMask,    // the same of a second row
+    kDraftMax,     // float, one a block, likewise
     kTail,         // the last block of each open row, padded, in the row's type
     kListA,        // candidates, values then ids
     kListB,
     kSample,  // values and weights of a sample of the row
     kKeys,    // sort keys and weights of a short list
     kListWeights,
-    kMembers,  // float, one a token: several models as one row; for their mean, each of them
-    kWide,     // whole-row temporaries of the rarely used paths
+    kMembers,    // float, one a token: several models as one row; for their mean, each of them
+    kWide,       // whole-row temporaries of the rarely used paths
     kMarks,      // what the lists say of each listed token
     kEdits,      // their values, by block
     kStale,      // uint8, one a block: edits changed its maxima

@@ -11,6 +11,7 @@
 #include "../core/token_logprob.h"
 #include "../core/mixture.h"
 #include "../core/route.h"
+#include "../core/verify.h"
 
 namespace fusedraw::cuda {
 
@@ -47,6 +48,9 @@ struct MixtureDraw {
 MixtureDraw mixture_draw(const MixtureCall& call, void* workspace);
 // counts: [experts], zero before; the ids of all good rows are added. No workspace.
 const char* launch_route(const RouteCall& call, int64_t* counts, void* stream);
+
+int64_t verify_workspace(const VerifyCall& call);
+const char* launch_verify(const VerifyCall& call, void* workspace, void* stream);
 
 // keys[r] = the key of (seed, request r, sample 0, step), and the same with one of each per row
 // (stride 0: one for all rows). Sample ids count modulo 2^32: looking at them would need a sync.

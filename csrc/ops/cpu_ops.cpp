@@ -12,6 +12,7 @@
 #include "registry.h"
 #include "token_logprob.h"
 #include "route_call.h"
+#include "verify_call.h"
 
 namespace fusedraw {
 namespace {
@@ -184,6 +185,18 @@ RouteResults route_cpu(const Tensor& logits, const Tensor& params, OptionalTenso
   return t.results();
 }
 
+VerifyResults verify_cpu(const Tensor& draft_ids, const Tensor& draft_logits,
+                         const Tensor& target_logits, const Tensor& draft_params,
+                         const Tensor& params, const Tensor& keys, OptionalTensor draft_mask,
+                         OptionalTensor mask, OptionalTensor n_draft, int64_t mode, bool logp) {
+  VerifyTensors t(draft_ids, draft_logits, target_logits, draft_params, params, keys, draft_mask,
+                  mask, n_draft, mode, logp);
+  use_forced_noise(t.call);
+  for_rows(t.call, current_engine().verify_row);
+  if (t.raise) raise_bad_verdicts(t.call.status, t.call.x.rows);
+  return t.results();
+}
+
 }  // namespace
 }  // namespace fusedraw
 
@@ -199,4 +212,5 @@ STABLE_TORCH_LIBRARY_IMPL(fusedraw, CPU, m) {
   m.impl("token_logprob_backward", TORCH_BOX(&fusedraw::token_logprob_backward_cpu));
   m.impl("mixture", TORCH_BOX(&fusedraw::mixture_cpu));
   m.impl("route", TORCH_BOX(&fusedraw::route_cpu));
+  m.impl("verify", TORCH_BOX(&fusedraw::verify_cpu));
 }

@@ -15,6 +15,7 @@
 #include "calls.h"
 #include "token_logprob.h"
 #include "route_call.h"
+#include "verify_call.h"
 #ifdef FUSEDRAW_SIMT
 #include "forced.h"
 #include "schema.h"
@@ -338,6 +339,26 @@ RouteResults route_cuda(const Tensor& logits, const Tensor& params, OptionalTens
   return t.results();
 }
 
+VerifyResults verify_cuda(const Tensor& draft_ids, const Tensor& draft_logits,
+                          const Tensor& target_logits, const Tensor& draft_params,
+                          const Tensor& params, const Tensor& keys, OptionalTensor draft_mask,
+                          OptionalTensor mask, OptionalTensor n_draft, int64_t mode, bool logp) {
+  VerifyTensors t(draft_ids, draft_logits, target_logits, draft_params, params, keys, draft_mask,
+                  mask, n_draft, mode, logp);
+  Launch launch(t.op, t.device);
+  by_value(t.call.draft.params);
+  by_value(t.call.target.params);
+  use_forced_noise(t.call);
+  if (t.call.x.rows > 0)
+    launch.check(cuda::launch_verify(t.call, launch.workspace(cuda::verify_workspace(t.call)),
+                                     launch.stream()));
+  if (t.raise) {
+    const Tensor host = to_host(t.status);
+    raise_bad_verdicts(static_cast<const uint8_t*>(host.const_data_ptr()), host.numel());
+  }
+  return t.results();
+}
+
 void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("sample", TORCH_BOX(&sample_cuda));
   m.impl("row_keys", TORCH_BOX(&row_keys_cuda));
@@ -349,6 +370,7 @@ void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("token_logprob_backward", TORCH_BOX(&token_logprob_backward_cuda));
   m.impl("mixture", TORCH_BOX(&mixture_cuda));
   m.impl("route", TORCH_BOX(&route_cuda));
+  m.impl("verify", TORCH_BOX(&verify_cuda));
 }
 
 #ifdef FUSEDRAW_SIMT

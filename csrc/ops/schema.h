@@ -5,7 +5,8 @@
 //          3 mix_support="valid", 4-5 noise domain, 6 rows hold probabilities, 7 raise on a bad
 //          row, 8 keep weightless tokens, 9 temperature_last (sample_processed). softmax: bit 0
 //          log, bit 7 raise. route: bits 0-1 noise (none, gumbel, jitter), 2 sigmoid scores, 3
-//          renormalise, 7 raise.
+//          renormalise, 7 raise. verify: bits 0-1 and 2 filter order and ties, 3-4 and 5 those of
+//          the draft, 7 raise.
 // outputs: the bits of calls.h in their order; `kept` gives ids and offsets.
 //          mixture adds 12 member_logp, 13 member_entropy [M, B], 14 mean_entropy, 15
 //          mutual_information, and has no logp_full, logp_raw, varentropy, margin.
@@ -55,6 +56,11 @@ inline void define_operators(torch::stable::detail::StableLibrary& m) {
   m.def(
       "route(Tensor logits, Tensor params, Tensor? keys, Tensor? bias, Tensor? replay_ids, int k, "
       "int mode) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // ids [B, G + 1], n_accepted, status, logp ([0, G + 1] where not asked for).
+  m.def(
+      "verify(Tensor draft_ids, Tensor draft_logits, Tensor target_logits, Tensor draft_params, "
+      "Tensor params, Tensor keys, Tensor? draft_mask, Tensor? mask, Tensor? n_draft, int mode, "
+      "bool logp) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 }  // namespace fusedraw

@@ -6,6 +6,7 @@
 #include "late_rules.h"
 #include "route.h"
 #include "token_logprob.h"
+#include "verify.h"
 
 namespace fusedraw {
 namespace {
@@ -261,6 +262,7 @@ const Engine& reference_engine() {
                                 token_logprob_grad_row,
                                 reference_mixture_row,
                                 reference::route_row,
+                                reference::verify_row,
                                 weight_hash};
   return engine;
 }

@@ -173,4 +173,32 @@ void declare(Buffers& b, const RouteCall& c) {
   declare_output(b, c.explored, n, "explored");
 }
 
+namespace {
+
+void declare(Buffers& b, const VerifySide& side) {
+  const int64_t positions = side.x.positions;
+  for (int64_t r = 0; r < side.x.rows; ++r)
+    for (int64_t j = 0; j < positions; ++j) {
+      declare(b, row_at(side.x, r, j), "logits");
+      declare(b, mask_at(side.mask, r, j), 1, side.x.cols);
+    }
+  declare(b, side.params, side.x.rows);
+}
+
+}  // namespace
+
+void declare(Buffers& b, const VerifyCall& c) {
+  const int64_t n = c.x.rows, positions = c.drafts + 1;
+  declare(b, c.draft);
+  declare(b, c.target);
+  declare_rows(b, c.draft_ids, n, c.drafts * 8, c.drafts * 8, kRead, "draft ids");
+  declare_rows(b, c.n_draft, n, 8, 8, kRead, "n_draft");
+  declare(b, c.keys, n);
+  declare_forced(b, c.forced, c.n_forced);
+  declare_rows(b, c.ids, n, positions * 8, positions * 8, kOutput, "ids");
+  declare_rows(b, c.logp, n, positions * 4, positions * 4, kOutput, "logp");
+  declare_output(b, c.n_accepted, n, "n_accepted");
+  declare_output(b, c.status, n, "status");
+}
+
 }  // namespace fusedraw::simt

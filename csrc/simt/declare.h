@@ -7,6 +7,7 @@
 #include "../core/token_logprob.h"
 #include "../core/mixture.h"
 #include "../core/route.h"
+#include "../core/verify.h"
 #include "buffers.h"
 
 namespace fusedraw::simt {
@@ -21,5 +22,6 @@ void declare(Buffers& buffers, const TokenLogprobCall& call);
 void declare(Buffers& buffers, const TokenLogprobGradCall& call);
 void declare(Buffers& buffers, const MixtureCall& call);
 void declare(Buffers& buffers, const RouteCall& call);
+void declare(Buffers& buffers, const VerifyCall& call);
 
 }  // namespace fusedraw::simt

@@ -24,6 +24,7 @@ from .sampler import Sampler
 from .sampling import SampleOutput, sample, sample_probs
 from .scores import TokenScores, importance_weight, token_logprob
 from .softmax import log_softmax, softmax
+from .speculative import VerifyOutput, verify
 from .status import Status
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "Sampler",
     "Status",
     "TokenScores",
+    "VerifyOutput",
     "__version__",
     "derive_keys",
     "edit_logits",
@@ -58,13 +60,14 @@ __all__ = [
     "top_k_renorm",
     "top_p_mask",
     "top_p_renorm",
+    "verify",
 ]
 
 # Submodules that need not be paid for at import.
 _LAZY = (
     *("comparing", "controllers", "flashinfer", "metrics", "numpy"),
     *("reference", "reference_mixture", "reference_routing", "reference_rules", "reference_scores"),
-    "schedules",
+    *("reference_speculative", "schedules"),
 )
 
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 DEVICE = torch.device(os.environ.get("FUSEDRAW_TEST_DEVICE", "cuda"))
 ON_CPU = DEVICE.type == "cpu"
-NAMES = ("sample", "row_keys", "derive_keys", "softmax", "filter", "multinomial")
+NAMES = ("sample", "row_keys", "derive_keys", "softmax", "filter", "multinomial", "verify")
 PARAMETERS = {"sample": 1, "softmax": 1, "filter": 1}  # which argument is one row for all, or one for each
 
 

@@ -170,6 +170,45 @@ void multinomial(const Rows& rows, int64_t n, bool replacement) {
   check("multinomial", same_bits(got, expected));
 }
 
+// A draft from one half of the rows, a target of both halves: the first draft that is accepted, and
+// the first that is replaced.
+void verify(const Rows& rows) {
+  const double table[kParamColumns] = {0.8, 0.9, 0.0, 0.0, 0};
+  VerifyCall call;
+  const int64_t cols = int64_t(rows.x.size()) / 2;
+  int64_t id = 0;
+  call.x.rows = 1;
+  call.x.cols = cols;
+  call.drafts = 1;
+  call.target.x = {rows.x.data(), DType::kBFloat16, 1, 2, cols, 0, cols};
+  call.draft.x = {rows.x.data() + cols, DType::kBFloat16, 1, 1, cols, 0, 0};
+  call.target.params.data = call.draft.params.data = table;
+  call.draft_ids = &id;
+  call.keys.data = rows.keys.data();
+  bool seen[2] = {};
+  for (; id < cols && !(seen[0] && seen[1]); ++id) {
+    std::vector<int64_t> ids[2] = {{7, 7}, {7, 7}}, accepted[2] = {{7}, {7}};
+    std::vector<float> logp[2] = {{7, 7}, {7, 7}};
+    std::vector<uint8_t> status[2] = {{7}, {7}};
+    const auto store_at = [&](size_t i) {
+      call.ids = ids[i].data();
+      call.n_accepted = accepted[i].data();
+      call.logp = logp[i].data();
+      call.status = status[i].data();
+    };
+    store_at(0);
+    by_reference(reference_engine().verify_row, call);
+    if (status[0][0] != kOk || seen[accepted[0][0]]) continue;
+    seen[accepted[0][0]] = true;
+    store_at(1);
+    Workspace space(cuda::verify_workspace(call));
+    check_launch(cuda::launch_verify(call, space.get(), nullptr));
+    check("verify", same_bits(ids[0], ids[1]) && same_bits(accepted[0], accepted[1]) &&
+                        same_bits(logp[0], logp[1]) && status[0] == status[1]);
+  }
+  check("both kinds of verdicts", seen[0] && seen[1]);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -185,6 +224,7 @@ int main(int argc, char** argv) {
       mask(rows);
       multinomial(rows, 20, true);
       multinomial(rows, 20, false);
+      verify(rows);
     }
   }
   return failures != 0;

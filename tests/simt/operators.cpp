@@ -77,6 +77,10 @@ const char* launch_route(const RouteCall& call, int64_t* counts, void* stream) {
                   "counts");
   return cuda::launch_route(call, counts, stream);
 }
+const char* launch_verify(const VerifyCall& call, void* workspace, void* stream) {
+  declare_call(call, workspace, verify_workspace(call));
+  return cuda::launch_verify(call, workspace, stream);
+}
 const char* launch_row_keys(int64_t rows, int64_t seed, int64_t step, uint64_t* keys,
                             void* stream) {
   new_scope().declare(keys, size_t(rows) * 16, kOutput, "keys");
@@ -107,6 +111,7 @@ const char* launch_derive_keys(const KeyParts& parts, int64_t rows, uint64_t* ke
 #define launch_token_logprob_grad declared::launch_token_logprob_grad
 #define launch_mixture declared::launch_mixture
 #define launch_route declared::launch_route
+#define launch_verify declared::launch_verify
 #define launch_row_keys declared::launch_row_keys
 #define launch_derive_keys declared::launch_derive_keys
 #include "../../csrc/ops/cuda_ops.cpp"  // NOLINT(bugprone-suspicious-include)

@@ -21,6 +21,7 @@
 #include "token_logprob_grad.inl"
 #include "mixture.inl"
 #include "route.inl"
+#include "verify.inl"
 
 namespace fusedraw {
 namespace {
@@ -45,7 +46,7 @@ uint64_t weight_hash(uint32_t begin, uint32_t end) {
 constexpr Engine engine_of(const char* name, bool (*available)()) {
   return {name,        available,       sample_row,        softmax_row,
           filter_row,  multinomial_row, token_logprob_row, token_logprob_grad_row,
-          mixture_row, route_row,       weight_hash};
+          mixture_row, route_row,       verify_row,        weight_hash};
 }
 
 }  // namespace
