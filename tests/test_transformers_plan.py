@@ -222,16 +222,21 @@ def test_seen_ids_are_those_that_the_penalty_counts():
     per_row = [torch.tensor([2, 0])] if LEFT_PADDING_IS_LEFT_OUT else []
     for ignored in (None, *per_row):
         processor = hf.RepetitionPenaltyLogitsProcessor(2.0, prompt_ignore_length=ignored)
-        prompt, history = SeenIds(start, torch.tensor(11)).lists(processor, ids, vocab=10).values()
+        seen = SeenIds(start, torch.tensor(11))
+        prompt, history = seen.lists(processor, ids, 10, False).values()
         assert prompt.shape == (2, 4) and history.shape == (2, 2)
         changed = processor(ids, torch.ones(2, 13))[:, :10] != 1
         for row in range(2):
             listed = {i for i in (*prompt[row].tolist(), *history[row].tolist()) if i >= 0}
             assert listed == set(changed[row].nonzero()[:, 0].tolist())
     again = SeenIds(start, torch.tensor(0))
-    lists = [again.lists(processor, ids, vocab=13) for _ in range(2)]
-    assert lists[0]["prompt"] is lists[1]["prompt"] and torch.equal(lists[0]["history"], ids[:, 4:])
-    assert list(again.lists(None, ids, vocab=13)) == ["history"]
+    apart = [again.lists(processor, ids, vocab=13, new_apart=True) for _ in range(2)]
+    assert apart[0]["prompt"] is apart[1]["prompt"] and torch.equal(apart[0]["history"], ids[:, 4:])
+    assert list(again.lists(None, ids, vocab=13, new_apart=True)) == ["history"]
+    everything = SeenIds(start, torch.tensor(0))
+    processor = hf.RepetitionPenaltyLogitsProcessor(2.0)
+    everything.lists(processor, ids, vocab=13, new_apart=False)
+    assert everything.lists(processor, ids, vocab=13, new_apart=False)["history"] is ids
 
 
 def test_processors_of_some_steps_are_left_out_of_the_others():

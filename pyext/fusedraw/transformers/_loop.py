@@ -166,7 +166,7 @@ class _Run:
         if stage.called and logits.dtype not in LOGIT_DTYPES:
             logits = logits.to(torch.float32)
         if stage.counts:
-            seen = self.seen.lists(stage.repetition, self.ids, logits.shape[-1])
+            seen = self.seen.lists(stage.repetition, self.ids, logits.shape[-1], stage.counts_new)
             out = stage.draw(logits, self.keys.next(), **seen)
         else:
             out = stage.draw(logits, self.keys.next())

@@ -15,13 +15,16 @@ class SeenIds:
         self._pad = pad
         self._pad_is_beyond: bool | None = None  # of the row, known with the first logits
         self._prompt: Tensor | None = None
+        self._all_count = False  # known with the prompt
 
-    def lists(self, processor, input_ids: Tensor, vocab: int) -> dict[str, Tensor]:
+    def lists(self, processor, input_ids: Tensor, vocab: int, new_apart: bool) -> dict[str, Tensor]:
         """`prompt` [B, L] for transformers' RepetitionPenaltyLogitsProcessor or None, `history` [B, new].
 
         Left padding does not count, and neither do ids beyond the logits: some models have more embeddings
-        than logits.
+        than logits. Where all ids count and nothing counts the new ones apart, they are one list.
         """
+        if self._all_count and not new_apart and processor is not None:
+            return {"history": input_ids}
         length = self._start.shape[1]
         if self._pad_is_beyond is None:
             self._pad_is_beyond = self._pad is not None and int(self._pad) >= vocab
@@ -37,6 +40,7 @@ class SeenIds:
                 places = torch.arange(length, device=self._start.device)
                 ignored = ignored.to(self._start.device)
                 self._prompt = self._prompt.masked_fill(places < ignored[:, None], _NO_ID)
+            self._all_count = not self._pad_is_beyond and torch.equal(self._prompt, self._start)
         return {"prompt": self._prompt, "history": history}
 
 

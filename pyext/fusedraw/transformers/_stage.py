@@ -36,7 +36,17 @@ class Stage:
         options: the other arguments of `fusedraw.Sampler`.
     """
 
-    __slots__ = ("_edits", "_lists", "_packed", "called", "counts", "fused", "repetition", "sampler")
+    __slots__ = (
+        "_edits",
+        "_lists",
+        "_packed",
+        "called",
+        "counts",
+        "counts_new",
+        "fused",
+        "repetition",
+        "sampler",
+    )
 
     def __init__(self, called, fused, arguments: dict, options: dict):
         self.called = called
@@ -46,7 +56,8 @@ class Stage:
         self._packed: _Packed | None = None
         self.repetition = next((p for p, (place, _) in fused if place == REPETITION), None)
         # Whether the draw wants the ids so far: they grow with the text, so they come with each call.
-        self.counts = self.repetition is not None or any(name in options for name in _COUNTING)
+        self.counts_new = any(name in options for name in _COUNTING)
+        self.counts = self.counts_new or self.repetition is not None
         self.sampler = Sampler(**arguments, **options)
 
     def draw(self, scores: Tensor, keys: Tensor, history=None, prompt=None):
