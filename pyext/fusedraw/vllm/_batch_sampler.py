@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sampler of vLLM's first model runner (CPU build, CUDA build with VLLM_USE_V2_MODEL_RUNNER=0): a batch
+comes as rows with a SamplingMetadata.
+
+Three methods are replaced: Sampler.sample, which draws; Sampler.forward, only to know when speculative
+decoding calls; and InputBatch._make_sampling_metadata, which adds the output tokens, whose number is the
+position in a key. The metadata lives as long as the batch has the same requests, and so does the plan of it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from vllm.logger import init_logger
+from vllm.v1.sample.logits_processor import MinPLogitsProcessor
+from vllm.v1.sample.sampler import Sampler
+from vllm.v1.worker.gpu_input_batch import InputBatch
+
+from ..sampling import Sampler as Draw
+from . import _rows
+from ._gate import device_refusal, say_once
+
+logger = init_logger("vllm.plugins.fusedraw")
+
+PROCESSED = ("processed_logprobs", "processed_logits")
+
+_own_sample = Sampler.sample
+_own_forward = Sampler.forward
+_own_metadata = InputBatch._make_sampling_metadata
+_bad_rows = _rows.BadRows()
+
+
+def install() -> None:
+    Sampler.sample = sample
+    Sampler.forward = forward
+    InputBatch._make_sampling_metadata = metadata_with_outputs
+
+
+def metadata_with_outputs(batch):
+    metadata = _own_metadata(batch)
+    # vLLM leaves out the output tokens where it does not need them. The list is the batch's own and grows.
+    metadata.fusedraw_outputs = batch.req_output_token_ids
+    return metadata
+
+
+def forward(self, logits, sampling_metadata, predict_bonus_token=False, logprobs_mode_override=None):
+    self.fusedraw_speculates = predict_bonus_token
+    return _own_forward(self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override)
+
+
+def sample(self, logits, sampling_metadata, logprobs_mode_override=None):
+    """(ids int64 [B], processed log-probs or logits float32 [B, V], or None), from float32 logits [B, V]."""
+    metadata = sampling_metadata
+    if metadata.all_greedy:  # nothing is drawn
+        return _own_sample(self, logits, metadata, logprobs_mode_override)
+    plan = getattr(metadata, "fusedraw_plan", None)
+    if plan is None:
+        plan = metadata.fusedraw_plan = _plan(logits, metadata)
+    outputs = _outputs(metadata, logits.shape[0])
+    reason = plan.refusal
+    if getattr(self, "fusedraw_speculates", False):
+        reason = "speculative decoding verifies and draws with vLLM's own sampler"
+    elif plan.keys.needs_positions and outputs is None:
+        reason = "a seeded row without its output tokens is drawn by vLLM's own sampler"
+    if reason:
+        say_once(logger, reason)
+        return _own_sample(self, logits, metadata, logprobs_mode_override)
+
+    greedy = None
+    if plan.others:
+        # They expect tempered logits. A greedy row is decided ahead of them, as vLLM does it.
+        say_once(logger, f"vLLM applies temperature and min-p itself beside {', '.join(plan.others)}")
+        greedy = None if metadata.all_random else self.greedy_sample(logits)
+        logits = self.apply_temperature(logits, metadata.temperature, metadata.all_random)
+        for processor in metadata.logitsprocs.argmax_invariant:
+            logits = processor.apply(logits)
+    out = plan.draw(logits, keys=plan.keys.at(outputs))
+    ids, message = _bad_rows.replace(out.ids, out.status)
+    if message:
+        say_once(logger, message)
+    if greedy is not None:
+        ids = torch.where(metadata.temperature < _rows.GREEDY_BELOW, greedy, ids)
+
+    mode = logprobs_mode_override or self.logprobs_mode
+    if mode not in PROCESSED or (metadata.max_num_logprobs is None and not metadata.logprob_token_ids):
+        return ids, None
+    processed = _rows.processed_logits(logits, out.n_kept, plan.whole)
+    if not plan.others:
+        processed = self.apply_temperature(processed, metadata.temperature, metadata.all_random)
+    return ids, processed if mode == "processed_logits" else self.compute_logprobs(processed)
+
+
+class _Plan(NamedTuple):
+    refusal: str | None  # why vLLM draws
+    keys: _rows.Keys
+    draw: Draw
+    others: tuple[str, ...]  # custom processors that run between temperature and top-k
+    whole: Tensor  # bool [B]: rows without a filter
+
+
+def _plan(logits: Tensor, metadata) -> _Plan:
+    rows, vocabulary = logits.shape
+    processors = metadata.logitsprocs.argmax_invariant
+    others = tuple(type(p).__name__ for p in processors if type(p) is not MinPLogitsProcessor)
+    temperature = metadata.temperature
+    top_k = 0 if metadata.top_k is None else metadata.top_k
+    top_p = 1.0 if metadata.top_p is None else metadata.top_p
+    min_p = 0.0
+    for processor in processors:
+        if not others and processor.min_p_count:
+            min_p = processor.min_p.reshape(-1)
+    whole = _rows.unfiltered(temperature < _rows.GREEDY_BELOW, vocabulary, top_k, top_p, min_p)
+    draw = Draw(
+        temperature=_rows.neutral(temperature) if others else _rows.tempered(temperature),
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        returns=("status", "n_kept"),
+        **_rows.RULES,
+    )
+    seeds = {row: generator.initial_seed() for row, generator in metadata.generators.items()}
+    keys = _rows.Keys(rows, seeds, logits.device)
+    return _Plan(device_refusal(logits.device), keys, draw, others, whole)
+
+
+def _outputs(metadata, rows: int):
+    """One list of output tokens per row, or None."""
+    outputs = getattr(metadata, "fusedraw_outputs", None) or metadata.output_token_ids
+    return outputs if len(outputs) >= rows else None
