@@ -18,7 +18,7 @@ from vllm.v1.worker.gpu_input_batch import InputBatch
 
 from ..sampling import Sampler as Draw
 from . import _rows
-from ._gate import device_refusal, say_once
+from ._gate import device_refusal, say_drawing, say_once
 
 logger = init_logger("vllm.plugins.fusedraw")
 
@@ -66,6 +66,7 @@ def sample(self, logits, sampling_metadata, logprobs_mode_override=None):
         say_once(logger, reason)
         return _own_sample(self, logits, metadata, logprobs_mode_override)
 
+    say_drawing(logger)
     greedy = None
     if plan.others:
         # They expect tempered logits. A greedy row is decided ahead of them, as vLLM does it.

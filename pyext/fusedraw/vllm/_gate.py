@@ -3,6 +3,8 @@
 
 import logging
 import os
+import sys
+from importlib import metadata
 
 import torch
 
@@ -14,6 +16,7 @@ TESTED_VERSIONS = ("0.32.0",)
 SWITCH = "FUSEDRAW_VLLM"
 
 _said: set[str] = set()
+_drawing = False
 
 
 def switched_on() -> bool:
@@ -45,3 +48,12 @@ def say_once(logger: logging.Logger, message: str, level: int = logging.WARNING)
     if message not in _said:
         _said.add(message)
         logger.log(level, "fusedraw: %s", message)
+
+
+def say_drawing(logger: logging.Logger) -> None:
+    """At the first draw of a process: when the plugin is loaded, vLLM's log is often not set up yet."""
+    global _drawing
+    if not _drawing:
+        _drawing = True
+        versions = f"{metadata.version('fusedraw')} draws for vLLM {sys.modules['vllm'].__version__}"
+        say_once(logger, versions, logging.INFO)

@@ -36,7 +36,7 @@ def signed(seed: int) -> int:
 
 
 class Keys:
-    """Keys of a batch, step after step: (seed, position) for rows with a seed, fresh random ones for others."""
+    """Keys of a batch, step after step: (seed, position) of seeded rows, fresh random ones of others."""
 
     def __init__(self, rows: int, seeds: dict[int, int], device: torch.device):
         """seeds: row -> seed (any int, mod 2^64), for some of the `rows` rows."""
@@ -70,7 +70,7 @@ class Keys:
 
 
 def unfiltered(greedy: Tensor, vocabulary: int, top_k, top_p, min_p=0.0) -> Tensor:
-    """bool [B]: rows that no filter touches; a number in place of a tensor [B] stands for a filter left out."""
+    """bool [B]: rows that no filter touches; a number instead of a tensor [B] is a filter left out."""
     free = torch.ones_like(greedy)
     if isinstance(top_k, Tensor):
         free &= top_k >= vocabulary

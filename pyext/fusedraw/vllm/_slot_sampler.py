@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sampler of vLLM's second model runner (the CUDA build's default): the state of a request lies in a slot,
-and a row names its slot.
+"""The sampler of vLLM's second model runner (the CUDA build's default): the state of a request lies in a
+slot, and a row names its slot.
 
 One method is replaced: Sampler._sample_random, which gets logits after penalties, temperature and min-p, and
 filters by top-k and top-p and draws. Speculative decoding and watermarks do not come by it.
@@ -13,7 +13,7 @@ from vllm.v1.worker.gpu.sample.sampler import Sampler
 from ..sampling import sample as draw
 from . import _rows
 from ._batch_sampler import PROCESSED
-from ._gate import device_refusal, say_once
+from ._gate import device_refusal, say_drawing, say_once
 
 logger = init_logger("vllm.plugins.fusedraw")
 
@@ -36,9 +36,8 @@ def sample_random(
         reason = "sampling masks are made by vLLM's own sampler"
     if reason:
         say_once(logger, reason)
-        return _own_sample_random(
-            self, logits, slots, idx_mapping_np, pos, top_k, top_p, use_fused_sampler
-        )
+        return _own_sample_random(self, logits, slots, idx_mapping_np, pos, top_k, top_p, use_fused_sampler)
+    say_drawing(logger)
     states = self.sampling_states
     greedy = states.temperature.gpu[slots] == 0
     outputs = pos + 1 - self.req_states.prompt_len.gpu[slots]
