@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of running engines share. FUSEDRAW_VLLM_MODEL names the folder that convert_model.py writes."""
+"""What the tests of running engines share. FUSEDRAW_VLLM_MODEL: the folder that convert_model.py writes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -26,24 +27,24 @@ def ids_of(outputs):
 
 
 SCRIPT = """
-import sys
+import json, sys
 from vllm import LLM, SamplingParams
 if __name__ == "__main__":
-    llm = LLM(sys.argv[1], dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=2,
-              kv_cache_memory_bytes=1 << 27, **eval(sys.argv[2]))
-    out = llm.generate("The sea at night is", SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9))
-    print("IDS", list(out[0].outputs[0].token_ids))
+    llm = LLM(sys.argv[1], **json.loads(sys.argv[2]))
+    parameters = SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9)
+    out = llm.generate("The sea at night is", parameters)
+    print("IDS", json.dumps(list(out[0].outputs[0].token_ids)))
 """
 
 
-def run_script(tmp_path, options="{}", **environment):
+def run_script(tmp_path, options=None, **environment):
     """(ids, everything printed) of an engine in processes of its own, as users run it."""
     file = tmp_path / "generate.py"
     file.write_text(SCRIPT)
     ours = ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER", "TRITON_INTERPRET")
     env = {k: v for k, v in os.environ.items() if k not in ours}
     done = subprocess.run(
-        [sys.executable, str(file), MODEL, options],
+        [sys.executable, str(file), MODEL, json.dumps({**SMALL, **(options or {})})],
         env={**env, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -52,4 +53,4 @@ def run_script(tmp_path, options="{}", **environment):
     )
     assert done.returncode == 0, done.stdout[-3000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("IDS"))
-    return eval(line[4:]), done.stdout
+    return json.loads(line[4:]), done.stdout

@@ -45,10 +45,9 @@ def min_p_processor(values):
 VOCABULARY = 5000
 
 
-def metadata(
-    rows, *, temperature=1.0, top_k=None, top_p=None, min_p=None, seeds=None, outputs=None, **fields
-):
-    """SamplingMetadata of `rows` rows; parameters are numbers or lists, seeds {row: seed}, outputs lists.
+def metadata(rows, *, temperature=1.0, top_k=None, top_p=None, min_p=None, **fields):
+    """SamplingMetadata of `rows` rows; parameters are numbers or lists. Of the other fields: seeds {row: seed},
+    outputs (lists of output tokens), processors (argmax-invariant ones beside min-p).
 
     Greedy rows have no filters, as vLLM sees to it when a request comes in.
     """
@@ -56,6 +55,7 @@ def metadata(
     def each(value):
         return list(value) if isinstance(value, (list, tuple)) else [value] * rows
 
+    seeds = fields.pop("seeds", None) or {}
     temperatures = each(temperature)
     greedy = [t < 1e-5 for t in temperatures]
 
@@ -74,14 +74,14 @@ def metadata(
         "all_random": not any(greedy),
         "top_k": column(top_k, VOCABULARY, torch.int32),
         "top_p": column(top_p, 1.0),
-        "generators": {r: torch.Generator().manual_seed(seed) for r, seed in (seeds or {}).items()},
+        "generators": {r: torch.Generator().manual_seed(seed) for r, seed in seeds.items()},
         "max_num_logprobs": None,
         "no_penalties": True,
         "prompt_token_ids": None,
         "frequency_penalties": torch.zeros(rows),
         "presence_penalties": torch.zeros(rows),
         "repetition_penalties": torch.ones(rows),
-        "output_token_ids": outputs or [],
+        "output_token_ids": fields.pop("outputs", None) or [],
         "allowed_token_ids_mask": None,
         "bad_words_token_ids": {},
         "logitsprocs": processors,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plugin beside vLLM's own sampler class, on rows without ties: the same kept sets and log-probs, the law of
-the draw, keys, bad rows, and what is left to vLLM."""
+"""The plugin beside vLLM's own sampler class, on rows without ties: the same kept sets and log-probs, the law
+of the draw, keys, bad rows, and what is left to vLLM."""
 
 import itertools
 
@@ -87,7 +87,7 @@ def test_processed_logprob_of_the_token_is_the_logp_of_the_draw(filters):
     "wanted", [{"max_num_logprobs": 3}, {"logprob_token_ids": {0: [5, 9], 2: [1]}}], ids=str
 )
 def test_log_probs_of_a_call_are_those_that_vllm_reports(mode, wanted, monkeypatch):
-    """The whole forward, penalties and bans included; ids and ranks where both draw the same token (greedy)."""
+    """The whole forward, penalties and bans included, where both draw the same tokens."""
     rows = 3
     logits = logits_of(rows, seed=9)
     fields = {

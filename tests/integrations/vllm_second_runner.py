@@ -24,11 +24,13 @@ class Interpreter:
 
 triton.backends.backends["cpu"] = triton.backends.Backend(None, Interpreter)
 
-from vllm import LLM, SamplingParams
-from vllm.v1.worker.gpu.model_runner import GPUModelRunner
-from vllm.v1.worker.gpu.sample.sampler import Sampler
-from vllm_process import MODEL, SMALL, generate, ids_of, run_script
-from vllm_rows import logged
+from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch  # noqa: E402
+from vllm.v1.worker.gpu.model_runner import GPUModelRunner  # noqa: E402
+from vllm.v1.worker.gpu.sample import sampler as vllm_sampler  # noqa: E402
+from vllm.v1.worker.gpu.sample.sampler import Sampler  # noqa: E402
+from vllm_process import MODEL, SMALL, generate, ids_of, run_script  # noqa: E402
+from vllm_rows import logged  # noqa: E402
 
 PROMPTS = ["The sea at night is", "My name is", "Once upon a time, there was"]
 MIXED = [
@@ -48,7 +50,12 @@ def vllm_draws(llm, monkeypatch):
     """A function that gives the sampling back to vLLM for the rest of the test."""
     from fusedraw.vllm import _slot_sampler
 
-    return lambda: monkeypatch.setattr(Sampler, "_sample_random", _slot_sampler._own_sample_random)
+    def give_back():
+        monkeypatch.setattr(Sampler, "_sample_random", _slot_sampler._own_sample_random)
+        # The interpreter does not run vLLM's Triton kernel of the filters; vLLM has them in torch, too.
+        monkeypatch.setattr(vllm_sampler, "apply_top_k_top_p", apply_top_k_top_p_pytorch)
+
+    return give_back
 
 
 def runner_of(llm):
@@ -102,6 +109,7 @@ def test_processed_logprobs_are_vllms(llm, vllm_draws):
 
 def test_sampling_masks_are_left_to_vllm_and_the_log_says_so(llm, monkeypatch):
     monkeypatch.setattr(runner_of(llm).sampler, "return_sampling_mask", True)
+    monkeypatch.setattr(vllm_sampler, "apply_top_k_top_p", apply_top_k_top_p_pytorch)
     with logged() as messages:
         out = generate(llm, PROMPTS[0], SamplingParams(max_tokens=2, temperature=1.0, top_k=5, seed=1))
     assert len(out[0].token_ids) == 2
