@@ -46,8 +46,8 @@ VOCABULARY = 5000
 
 
 def metadata(rows, *, temperature=1.0, top_k=None, top_p=None, min_p=None, **fields):
-    """SamplingMetadata of `rows` rows; parameters are numbers or lists. Of the other fields: seeds {row: seed},
-    outputs (lists of output tokens), processors (argmax-invariant ones beside min-p).
+    """SamplingMetadata of `rows` rows; parameters are numbers or lists. Of the other fields: seeds
+    {row: seed}, outputs (lists of output tokens), processors (argmax-invariant ones beside min-p).
 
     Greedy rows have no filters, as vLLM sees to it when a request comes in.
     """
