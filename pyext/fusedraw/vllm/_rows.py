@@ -104,21 +104,24 @@ class BadRows:
 
     def replace(self, ids: Tensor, status: Tensor) -> tuple[Tensor, str | None]:
         """(ids with 0 for -1, what to log or None); ids int64 [B], status uint8 [B]."""
+        names = "NaN, +inf or nothing left"
         if ids.is_cpu:
             if int(ids.min()) >= 0:
                 return ids, None
-            names = sorted({Status(code).name for code in status.tolist() if code})
-            return ids.clamp(min=0), f"rows that cannot be drawn from got token 0: {', '.join(names)}"
+            names = ", ".join(sorted({Status(code).name for code in status.tolist() if code}))
+        elif not self.due(ids):
+            return ids.clamp(min=0), None
+        return ids.clamp(min=0), f"rows that cannot be drawn from got token 0: {names}"
+
+    def due(self, ids: Tensor) -> bool:
+        """Counts bad rows without looking; in every `period`-th call, whether there were any."""
         bad = (ids < 0).sum()
         self._count = bad if self._count is None else self._count + bad
         self._calls += 1
-        message = None
-        if self._calls % self._period == 0:
-            count = int(self._count)
-            self._count = None
-            if count:
-                message = "rows that cannot be drawn from (NaN, +inf or nothing left) got token 0"
-        return ids.clamp(min=0), message
+        if self._calls % self._period:
+            return False
+        count, self._count = int(self._count), None
+        return count > 0
 
 
 def _on(host: Tensor, device: torch.device) -> Tensor:
