@@ -148,8 +148,9 @@ def build_wheel(name: str) -> tuple[Path | None, str | None]:
 
 
 def pip(name: str, *arguments: str) -> str | None:
-    command = [python_of(name), "-m", "pip", "--disable-pip-version-check", "install", *arguments]
-    return logged(f"{name}-pip", command)
+    command = [python_of(name), "-m", "pip", "--disable-pip-version-check", "install"]
+    # Without byte code: most of these files are never imported.
+    return logged(f"{name}-pip", [*command, "--no-compile", *arguments])
 
 
 def logged(log: str, command: list[str], variables: dict[str, str] | None = None) -> str | None:

@@ -144,15 +144,17 @@ def test_unseeded_requests_repeat_with_the_generator_of_torch(llm):
 
 
 def test_an_engine_in_its_own_process_draws_the_same_and_says_so(llm, tmp_path):
-    ids, output = run_script(tmp_path)
+    ids, output = run_script(tmp_path, VLLM_ENABLE_V1_MULTIPROCESSING="1")
     same = SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9)
     assert ids == ids_of(generate(llm, PROMPTS[0], same))[0]
     assert "draws for vLLM" in output
 
 
-def test_switched_off_vllm_draws(tmp_path):
-    _, output = run_script(tmp_path, FUSEDRAW_VLLM="0")
-    assert "off, by FUSEDRAW_VLLM=0" in output
+def test_switched_off_vllm_draws(llm, vllm_draws, tmp_path):
+    ids, output = run_script(tmp_path, FUSEDRAW_VLLM="0")
+    vllm_draws()
+    same = SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9)
+    assert ids == ids_of(generate(llm, PROMPTS[0], same))[0]
     assert "draws for vLLM" not in output
 
 

@@ -38,10 +38,10 @@ if __name__ == "__main__":
 
 
 def run_script(tmp_path, options=None, **environment):
-    """(ids, everything printed) of an engine in processes of its own, as users run it."""
+    """(ids, everything printed) of an engine in a process of its own."""
     file = tmp_path / "generate.py"
     file.write_text(SCRIPT)
-    ours = ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER", "TRITON_INTERPRET")
+    ours = ("VLLM_USE_V2_MODEL_RUNNER", "TRITON_INTERPRET")
     env = {k: v for k, v in os.environ.items() if k not in ours}
     done = subprocess.run(
         [sys.executable, str(file), MODEL, json.dumps({**SMALL, **(options or {})})],

@@ -75,15 +75,16 @@ def sample(self, logits, sampling_metadata, logprobs_mode_override=None):
         logits = self.apply_temperature(logits, metadata.temperature, metadata.all_random)
         for processor in metadata.logitsprocs.argmax_invariant:
             logits = processor.apply(logits)
-    out = plan.draw(logits, keys=plan.keys.at(outputs))
+    mode = logprobs_mode_override or self.logprobs_mode
+    wanted = metadata.max_num_logprobs is not None or bool(metadata.logprob_token_ids)
+    counts = wanted and mode in PROCESSED
+    out = plan.draws[counts](logits, keys=plan.keys.at(outputs))
     ids, message = _bad_rows.replace(out.ids, out.status)
     if message:
         say_once(logger, message)
     if greedy is not None:
         ids = torch.where(metadata.temperature < _rows.GREEDY_BELOW, greedy, ids)
-
-    mode = logprobs_mode_override or self.logprobs_mode
-    if mode not in PROCESSED or (metadata.max_num_logprobs is None and not metadata.logprob_token_ids):
+    if not counts:
         return ids, None
     processed = _rows.processed_logits(logits, out.n_kept, plan.whole)
     if not plan.others:
@@ -94,7 +95,7 @@ def sample(self, logits, sampling_metadata, logprobs_mode_override=None):
 class _Plan(NamedTuple):
     refusal: str | None  # why vLLM draws
     keys: _rows.Keys
-    draw: Draw
+    draws: tuple[Draw, Draw]  # without and with n_kept, which costs a pass over the row
     others: tuple[str, ...]  # custom processors that run between temperature and top-k
     whole: Tensor  # bool [B]: rows without a filter
 
@@ -111,17 +112,12 @@ def _plan(logits: Tensor, metadata) -> _Plan:
         if not others and processor.min_p_count:
             min_p = processor.min_p.reshape(-1)
     whole = _rows.unfiltered(temperature < _rows.GREEDY_BELOW, vocabulary, top_k, top_p, min_p)
-    draw = Draw(
-        temperature=_rows.neutral(temperature) if others else _rows.tempered(temperature),
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        returns=("status", "n_kept"),
-        **_rows.RULES,
-    )
+    fields = {"top_k": top_k, "top_p": top_p, "min_p": min_p, **_rows.RULES}
+    fields["temperature"] = _rows.neutral(temperature) if others else _rows.tempered(temperature)
+    draws = Draw(returns=("status",), **fields), Draw(returns=("status", "n_kept"), **fields)
     seeds = {row: generator.initial_seed() for row, generator in metadata.generators.items()}
     keys = _rows.Keys(rows, seeds, logits.device)
-    return _Plan(device_refusal(logits.device), keys, draw, others, whole)
+    return _Plan(device_refusal(logits.device), keys, draws, others, whole)
 
 
 def _outputs(metadata, rows: int):

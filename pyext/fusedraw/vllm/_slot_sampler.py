@@ -42,19 +42,20 @@ def sample_random(
     greedy = states.temperature.gpu[slots] == 0
     outputs = pos + 1 - self.req_states.prompt_len.gpu[slots]
     keys = torch.stack((states.seeds.gpu[slots], outputs.to(torch.int64)), dim=1)
+    counts = self.logprobs_mode in PROCESSED
     out = draw(
         logits,
         temperature=torch.where(greedy, 0.0, 1.0),
         top_k=0 if top_k is None else top_k,
         top_p=1.0 if top_p is None else top_p,
         keys=keys,
-        returns=("status", "n_kept"),
+        returns=("status", "n_kept") if counts else ("status",),
         **_rows.RULES,
     )
     ids, message = _bad_rows.replace(out.ids, out.status)
     if message:
         say_once(logger, message)
-    if self.logprobs_mode in PROCESSED:
+    if counts:
         whole = _rows.unfiltered(greedy, logits.shape[1], top_k, top_p)
         logits = _rows.processed_logits(logits, out.n_kept, whole)
     return ids, logits
