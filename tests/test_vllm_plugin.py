@@ -149,6 +149,17 @@ def test_processed_logits_are_the_kept_ones():
         assert processed[row].equal(expected)
 
 
+def test_a_cpu_generator_keeps_its_state_and_gets_an_offset():
+    generator = torch.Generator().manual_seed(8)
+    torch.rand(3, generator=generator)
+    ours = _rows.seed_generator(generator)
+    assert ours.initial_seed() == 8
+    assert torch.rand(4, generator=ours).equal(torch.rand(4, generator=generator))
+    ours.set_offset(ours.get_offset() - 4)  # as vLLM does it
+    assert _rows.seed_generator(ours) is ours
+    assert _rows.seed_generator(None) is None
+
+
 def test_bad_rows_get_token_0_and_are_named():
     ids, status = torch.tensor([4, -1, -1, 2]), torch.tensor([0, 2, 4, 0], dtype=torch.uint8)
     replaced, message = _rows.BadRows().replace(ids, status)

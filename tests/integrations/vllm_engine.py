@@ -14,7 +14,7 @@ import pytest
 import torch
 from vllm import LLM, SamplingParams
 from vllm.v1.sample.sampler import Sampler
-from vllm_process import MODEL, SMALL, generate, ids_of, run_script
+from vllm_process import MODEL, SEEDED, SMALL, generate, ids_of, run_script
 from vllm_rows import logged
 
 PROMPTS = ["The sea at night is", "My name is", "Once upon a time, there was", "The best food in Italy is"]
@@ -144,22 +144,28 @@ def test_unseeded_requests_repeat_with_the_generator_of_torch(llm):
 
 
 def test_an_engine_in_its_own_process_draws_the_same_and_says_so(llm, tmp_path):
-    ids, output = run_script(tmp_path, VLLM_ENABLE_V1_MULTIPROCESSING="1")
-    same = SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9)
-    assert ids == ids_of(generate(llm, PROMPTS[0], same))[0]
+    ids, output = run_script(tmp_path, PROMPTS[0], VLLM_ENABLE_V1_MULTIPROCESSING="1")
+    assert ids == ids_of(generate(llm, PROMPTS[0], SamplingParams(**SEEDED)))[0]
     assert "draws for vLLM" in output
 
 
 def test_switched_off_vllm_draws(llm, vllm_draws, tmp_path):
-    ids, output = run_script(tmp_path, FUSEDRAW_VLLM="0")
+    ids, output = run_script(tmp_path, PROMPTS[0], FUSEDRAW_VLLM="0")
     vllm_draws()
-    same = SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9)
-    assert ids == ids_of(generate(llm, PROMPTS[0], same))[0]
+    assert ids == ids_of(generate(llm, PROMPTS[0], SamplingParams(**SEEDED)))[0]
     assert "draws for vLLM" not in output
+
+
+def test_a_seeded_request_draws_the_same_after_a_prompt_in_several_parts(llm, tmp_path):
+    """Draws after a part of a prompt are thrown away: they must not count, nor end the engine."""
+    prompt = PROMPTS[0] * 8
+    ids, output = run_script(tmp_path, prompt, {"max_num_batched_tokens": 16})
+    assert "max_num_batched_tokens=16" in output
+    assert ids == ids_of(generate(llm, prompt, SamplingParams(**SEEDED)))[0]
 
 
 def test_speculative_decoding_stays_vllms_and_the_log_says_so(tmp_path):
     speculation = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
-    ids, output = run_script(tmp_path, {"speculative_config": speculation})
+    ids, output = run_script(tmp_path, PROMPTS[0], {"speculative_config": speculation})
     assert len(ids) == 8
     assert "speculative decoding verifies and draws with vLLM's own sampler" in output

@@ -22,6 +22,9 @@ def generate(llm, prompts, parameters):
     return [out.outputs[0] for out in llm.generate(prompts, parameters, use_tqdm=False)]
 
 
+SEEDED = {"max_tokens": 8, "temperature": 0.8, "seed": 3, "top_p": 0.9}  # what run_script asks for
+
+
 def ids_of(outputs):
     return [list(out.token_ids) for out in outputs]
 
@@ -31,20 +34,27 @@ import json, sys
 from vllm import LLM, SamplingParams
 if __name__ == "__main__":
     llm = LLM(sys.argv[1], **json.loads(sys.argv[2]))
-    parameters = SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9)
-    out = llm.generate("The sea at night is", parameters)
+    parameters = SamplingParams(**json.loads(sys.argv[4]))
+    out = llm.generate(sys.argv[3], parameters)
     print("IDS", json.dumps(list(out[0].outputs[0].token_ids)))
 """
 
 
-def run_script(tmp_path, options=None, **environment):
+def run_script(tmp_path, prompt, options=None, **environment):
     """(ids, everything printed) of an engine in a process of its own."""
     file = tmp_path / "generate.py"
     file.write_text(SCRIPT)
     ours = ("VLLM_USE_V2_MODEL_RUNNER", "TRITON_INTERPRET")
     env = {k: v for k, v in os.environ.items() if k not in ours}
     done = subprocess.run(
-        [sys.executable, str(file), MODEL, json.dumps({**SMALL, **(options or {})})],
+        [
+            sys.executable,
+            str(file),
+            MODEL,
+            json.dumps({**SMALL, **(options or {})}),
+            prompt,
+            json.dumps(SEEDED),
+        ],
         env={**env, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -29,7 +29,7 @@ from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch  # no
 from vllm.v1.worker.gpu.model_runner import GPUModelRunner  # noqa: E402
 from vllm.v1.worker.gpu.sample import sampler as vllm_sampler  # noqa: E402
 from vllm.v1.worker.gpu.sample.sampler import Sampler  # noqa: E402
-from vllm_process import MODEL, SMALL, generate, ids_of, run_script  # noqa: E402
+from vllm_process import MODEL, SEEDED, SMALL, generate, ids_of, run_script  # noqa: E402
 from vllm_rows import logged  # noqa: E402
 
 PROMPTS = ["The sea at night is", "My name is", "Once upon a time, there was"]
@@ -64,11 +64,11 @@ def runner_of(llm):
 
 def test_the_second_runner_draws_the_tokens_of_the_first(llm, tmp_path):
     assert isinstance(runner_of(llm), GPUModelRunner)
-    parameters = SamplingParams(max_tokens=8, temperature=0.8, seed=3, top_p=0.9)
+    parameters = SamplingParams(**SEEDED)
     with logged() as messages:
         ids = ids_of(generate(llm, PROMPTS[0], parameters))[0]
     assert [m for m in messages if "draws for vLLM" in m] == messages, "something was left to vLLM"
-    assert ids == run_script(tmp_path)[0]
+    assert ids == run_script(tmp_path, PROMPTS[0])[0]
 
 
 def test_a_seeded_request_gets_the_same_tokens_alone_and_in_a_mixed_batch(llm):

@@ -2,9 +2,10 @@
 """The sampler of vLLM's first model runner (CPU build, CUDA build with VLLM_USE_V2_MODEL_RUNNER=0): a batch
 comes as rows with a SamplingMetadata.
 
-Three methods are replaced: Sampler.sample, which draws; Sampler.forward, only to know when speculative
-decoding calls; and InputBatch._make_sampling_metadata, which adds the output tokens, whose number is the
-position in a key. The metadata lives as long as the batch has the same requests, and so does the plan of it.
+Sampler.sample, which draws, is replaced; Sampler.forward, only to know when speculative decoding calls;
+InputBatch._make_sampling_metadata, to add the output tokens, whose number is the position in a key; and
+InputBatch.add_request, for seeds on the CPU beside prompts in several parts (SeedGenerator). The metadata
+lives as long as the batch has the same requests, and so does the plan of it.
 """
 
 from typing import NamedTuple
@@ -26,6 +27,7 @@ PROCESSED = ("processed_logprobs", "processed_logits")
 
 _own_sample = Sampler.sample
 _own_forward = Sampler.forward
+_own_add_request = InputBatch.add_request
 _own_metadata = InputBatch._make_sampling_metadata
 _bad_rows = _rows.BadRows()
 
@@ -33,7 +35,13 @@ _bad_rows = _rows.BadRows()
 def install() -> None:
     Sampler.sample = sample
     Sampler.forward = forward
+    InputBatch.add_request = add_request
     InputBatch._make_sampling_metadata = metadata_with_outputs
+
+
+def add_request(batch, request):
+    request.generator = _rows.seed_generator(request.generator)
+    return _own_add_request(batch, request)
 
 
 def metadata_with_outputs(batch):

@@ -90,6 +90,29 @@ def processed_logits(logits: Tensor, n_kept: Tensor, whole: Tensor) -> Tensor:
     return top_k_mask(logits, torch.where(whole, 0, n_kept))
 
 
+class SeedGenerator(torch.Generator):
+    """A CPU generator that vLLM can ask to take back the draw of an unfinished prompt.
+
+    vLLM does so by the generator's offset, which those of the CPU do not have: it would end there. With keys
+    there is nothing to take back.
+    """
+
+    def get_offset(self) -> int:
+        return 0
+
+    def set_offset(self, offset: int) -> torch.Generator:
+        return self
+
+
+def seed_generator(generator: torch.Generator | None) -> torch.Generator | None:
+    """The generator of a request, with its state, as a SeedGenerator if it is one of the CPU."""
+    if type(generator) is not torch.Generator or generator.device.type != "cpu":
+        return generator
+    ours = SeedGenerator()
+    ours.set_state(generator.get_state())
+    return ours
+
+
 class BadRows:
     """Rows without a law: NaN, +inf or nothing left. They get token 0, and the log tells.
 
