@@ -17,7 +17,7 @@ from vllm.v1.sample.logits_processor import MinPLogitsProcessor
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu_input_batch import InputBatch
 
-from ..sampling import Sampler as Draw
+from ..sampler import Sampler as Draw
 from . import _rows
 from ._gate import device_refusal, say_drawing, say_once
 
