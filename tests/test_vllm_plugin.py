@@ -118,6 +118,33 @@ def test_a_key_gives_the_draw_of_that_key():
         assert ids[row] == reference.sample_row(logits[row].tolist(), key=pair).id
 
 
+def test_history_follows_the_lists_of_vllm():
+    lists = [[1, 2], [], [7] * 70]
+    history = _rows.History(3, CPU)
+
+    def rows():
+        return [[i for i in row if i >= 0] for row in history.at(lists).tolist()]
+
+    assert rows() == lists
+    assert history.at(lists).shape == (3, 70) and history.at(lists).dtype is torch.int32
+    lists[0].append(3)
+    lists[1] += [4, 5]
+    assert rows() == lists
+    del lists[2][2:]  # tokens taken back
+    lists[2].append(9)
+    assert rows() == lists
+    lists[0].append(-1)  # a token under way, known later
+    assert rows() == [[1, 2, 3], [4, 5], [7, 7, 9]]
+    lists[0][-1] = 8
+    lists[0].append(6)
+    assert rows() == lists
+    assert _rows.History(2, CPU).at([[], []]).tolist() == [[-1], [-1]]
+
+
+def test_prompts_lose_their_padding():
+    assert _rows.prompt_ids(torch.tensor([[0, 9, 10], [3, 10, -5]]), 10).tolist() == [[0, 9, -1], [3, -1, -1]]
+
+
 def test_temperatures():
     given = torch.tensor([0.0, 9e-6, 1.5e-5, 0.7])
     assert _rows.tempered(given).tolist() == pytest.approx([0.0, 0.0, 1.5e-5, 0.7])

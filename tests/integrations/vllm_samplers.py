@@ -225,6 +225,62 @@ def test_bad_rows_get_token_0_and_the_log_says_so():
     assert [m for m in messages if "token 0" in m and "EMPTY, NAN, POS_INF" in m]
 
 
+def penalties(rows, **more):
+    """Fields of metadata with penalties of every kind, neutral in the last row."""
+    generator = torch.Generator().manual_seed(1)
+    prompt = torch.randint(0, V, (rows, 30), generator=generator)
+    prompt[0, 10:] = V  # vLLM's padding
+    outputs = [torch.randint(0, V, (5 * r,), generator=generator).tolist() * 2 for r in range(rows)]
+
+    def column(low, high, neutral):
+        values = torch.rand(rows, generator=generator) * (high - low) + low
+        values[-1] = neutral
+        return values
+
+    return {
+        "no_penalties": False,
+        "prompt_token_ids": prompt,
+        "repetition_penalties": column(0.5, 3.0, 1.0),
+        "frequency_penalties": column(-1.0, 1.0, 0.0),
+        "presence_penalties": column(-1.0, 1.0, 0.0),
+        "outputs": outputs,
+        "seeds": {r: 77 + r for r in range(rows)},
+        **more,
+    }
+
+
+def test_penalties_are_part_of_the_draw_and_those_of_vllm(monkeypatch):
+    """The same tokens as from logits that vLLM edited: 60 rows, three of them greedy, over three steps."""
+    rows = 60
+    temperature = [0.0 if r % 20 == 3 else 0.9 for r in range(rows)]
+    fields = penalties(rows, temperature=temperature, top_p=0.95)
+    fused, edited = metadata(rows, **fields), metadata(rows, **fields)
+    for step in range(3):
+        logits = logits_of(rows, seed=step)
+        for row, ids in enumerate(fields["outputs"]):
+            logits[row, ids] += 5  # likely tokens, so that it matters
+        ours = Sampler()(logits.clone(), fused).sampled_token_ids.flatten()
+        with monkeypatch.context() as patch:
+            patch.setattr(Sampler, "apply_penalties", staticmethod(_batch_sampler._own_penalties))
+            through = Sampler()(logits.clone(), edited).sampled_token_ids.flatten()
+        assert ours.tolist() == through.tolist()
+        plain = Sampler()(logits.clone(), metadata(rows, **{**fields, "no_penalties": True}))
+        assert (ours != plain.sampled_token_ids.flatten()).sum() > 10
+        for row, token in enumerate(ours.tolist()):  # one list per row, which both batches share
+            fields["outputs"][row].append(token)
+
+
+def test_penalties_are_vllms_where_the_edited_logits_are_asked_for():
+    rows = 4
+    fields = penalties(rows, temperature=0.8, top_k=50, max_num_logprobs=0)
+    logits = logits_of(rows)
+    ours = Sampler("processed_logprobs")(logits.clone(), metadata(rows, **fields)).logprobs_tensors
+    edited = _batch_sampler._own_penalties(logits.clone(), metadata(rows, **fields), fields["outputs"])
+    _, law = own_sample(Sampler("processed_logprobs"), edited, metadata(rows, **fields))
+    expected = law.gather(1, ours.logprob_token_ids.long())
+    torch.testing.assert_close(ours.logprobs, expected, rtol=1e-5, atol=1e-5)
+
+
 class HalveTheLogits(LogitsProcessor):
     """A custom processor for tempered logits."""
 

@@ -6,6 +6,7 @@ Nothing here imports vLLM. B is the number of rows; tensors lie on the device of
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +68,41 @@ class Keys:
         if given is not None:
             keys[self._index] = given
         return keys
+
+
+class History:
+    """The output tokens of a batch as padded ids, step after step."""
+
+    def __init__(self, rows: int, device: torch.device):
+        self._device = device
+        self._ids = np.full((rows, 64), -1, dtype=np.int32)
+        self._known = [0] * rows  # tokens that are in, and that vLLM will not change any more
+
+    def at(self, outputs: Sequence[list[int]]) -> Tensor:
+        """int32 [B, L], -1 where a row has no token; row r is outputs[r], which grows from call to call."""
+        width = 1
+        for row, known in enumerate(self._known):
+            tokens = outputs[row]
+            count = len(tokens)
+            if count < known:  # vLLM took tokens back
+                known = 0
+                self._ids[row] = -1
+            if count > self._ids.shape[1]:
+                wider = np.full((len(self._ids), 2 * count), -1, dtype=np.int32)
+                wider[:, : self._ids.shape[1]] = self._ids
+                self._ids = wider
+            self._ids[row, known:count] = tokens[known:]
+            while count and tokens[count - 1] < 0:  # a place that vLLM keeps for a token under way
+                count -= 1
+            self._known[row] = count
+            width = max(width, len(tokens))
+        # A copy: on a device it is read later, and vLLM goes on to the next step.
+        return _on(torch.from_numpy(self._ids[:, :width].copy()), self._device)
+
+
+def prompt_ids(prompt: Tensor, vocabulary: int) -> Tensor:
+    """`prompt` [B, L] with -1 for what is no token of the vocabulary: vLLM pads with the first such id."""
+    return torch.where((prompt >= 0) & (prompt < vocabulary), prompt, -1)
 
 
 def unfiltered(greedy: Tensor, vocabulary: int, top_k, top_p, min_p=0.0) -> Tensor:
