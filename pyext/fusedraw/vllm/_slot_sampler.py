@@ -45,7 +45,7 @@ def sample_random(
     counts = self.logprobs_mode in PROCESSED
     out = draw(
         logits,
-        temperature=torch.where(greedy, 0.0, 1.0),
+        temperature=(~greedy).to(torch.float32),
         top_k=0 if top_k is None else top_k,
         top_p=1.0 if top_p is None else top_p,
         keys=keys,
