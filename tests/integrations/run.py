@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "integrations"
 MODEL = BUILD / "SmolLM2-135M-Instruct"
 TORCH = "torch==2.13.0"
+WHEEL: list[Path] = []  # what build_wheel made
 TRANSFORMERS_TESTS = sorted(str(path) for path in (ROOT / "tests").glob("test_transformers_*.py"))
 NO_REGISTRY = re.compile(
     r"NewConnectionError|NameResolutionError|Connection refused|Connection to \S+ timed out"
@@ -136,19 +137,23 @@ def install(name: str, environment: Environment) -> str | None:
             if failure:
                 return failure
         stamp.write_text(wanted)
-    wheel, failure = build_wheel(name)
-    return failure or pip(name, "--no-deps", "--force-reinstall", str(wheel))
+    if not WHEEL:
+        failure = build_wheel(name)
+        if failure:
+            return failure
+    return pip(name, "--no-deps", "--force-reinstall", str(WHEEL[0]))
 
 
-def build_wheel(name: str) -> tuple[Path | None, str | None]:
-    """Compiled once for all environments: the next ones find the objects up to date."""
+def build_wheel(name: str) -> str | None:
+    """Compiled once for all environments: they have the same Python and the same torch."""
     wheels = BUILD / "wheels"
     for old in wheels.glob("*.whl"):
         old.unlink()
     command = [python_of(name), "setup.py", "-q", "build", "-b", str(BUILD / "objects")]
     command += ["bdist_wheel", "-d", str(wheels)]
     failure = logged(f"{name}-build", command, {"FUSEDRAW_CUDA": "0"})
-    return next(wheels.glob("*.whl"), None), failure
+    WHEEL.extend(wheels.glob("*.whl"))
+    return failure
 
 
 def pip(name: str, *arguments: str) -> str | None:
