@@ -41,7 +41,6 @@ def main() -> None:
     arguments = parse()
     from fusedraw.vllm import _batch_sampler, register
     from vllm import LLM, SamplingParams
-    from vllm.v1.sample.sampler import Sampler
 
     batches = [int(text) for text in arguments.batches.split(",")]
     llm = LLM(
@@ -54,7 +53,7 @@ def main() -> None:
         enable_prefix_caching=False,
     )
     register()
-    providers = {"vLLM": _batch_sampler._own_sample, "fusedraw": _batch_sampler.sample}
+    providers = {"vLLM": _batch_sampler.give_back, "fusedraw": _batch_sampler.install}
     sampler_time = time_sampler(llm)
     results = []
     for rows in batches:
@@ -62,8 +61,8 @@ def main() -> None:
             parameters = SamplingParams(max_tokens=arguments.tokens, ignore_eos=True, **fields)
             seconds = {provider: [] for provider in providers}  # (sampler, whole) per step
             for number in range(arguments.rounds + 1):
-                for provider, function in providers.items():
-                    Sampler.sample = function
+                for provider, take_over in providers.items():
+                    take_over()
                     sampler_time.clear()
                     start = time.perf_counter()
                     llm.generate([PROMPT] * rows, parameters, use_tqdm=False)

@@ -35,11 +35,12 @@ def llm():
 
 
 @pytest.fixture
-def vllm_draws(llm, monkeypatch):
+def vllm_draws(llm):
     """A function that gives the sampling back to vLLM for the rest of the test."""
     from fusedraw.vllm import _batch_sampler
 
-    return lambda: monkeypatch.setattr(Sampler, "sample", _batch_sampler._own_sample)
+    yield _batch_sampler.give_back
+    _batch_sampler.install()
 
 
 def test_the_engine_loads_the_plugin_and_draws_with_it(llm, monkeypatch):
@@ -95,6 +96,22 @@ def test_greedy_requests_get_vllms_own_tokens(llm, vllm_draws):
     vllm_draws()
     theirs = ids_of(generate(llm, PROMPTS, [greedy, beside, greedy, greedy]))
     assert [ours[i] for i in (0, 2, 3)] == [theirs[i] for i in (0, 2, 3)]
+
+
+def test_greedy_requests_with_penalties_get_vllms_own_tokens(llm, vllm_draws):
+    """Beside a random one, so that the penalties are part of the draw."""
+    fields = {
+        "temperature": 0.0,
+        "repetition_penalty": 1.3,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.2,
+    }
+    parameters = [SamplingParams(max_tokens=TOKENS, **fields) for _ in range(3)]
+    parameters.append(SamplingParams(max_tokens=TOKENS, temperature=1.0))
+    ours = ids_of(generate(llm, PROMPTS, parameters))
+    vllm_draws()
+    theirs = ids_of(generate(llm, PROMPTS, parameters))
+    assert ours[:3] == theirs[:3]
 
 
 def test_processed_logprobs_are_vllms(llm, vllm_draws):

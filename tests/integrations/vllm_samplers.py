@@ -39,6 +39,13 @@ def plugin():
     assert Sampler.sample is _batch_sampler.sample
 
 
+@pytest.fixture
+def vllm_draws():
+    """A function that gives the sampling back to vLLM for the rest of the test."""
+    yield _batch_sampler.give_back
+    _batch_sampler.install()
+
+
 def logits_of(rows, seed=0, width=3.0, vocabulary=V):
     return torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed)) * width
 
@@ -86,7 +93,7 @@ def test_processed_logprob_of_the_token_is_the_logp_of_the_draw(filters):
 @pytest.mark.parametrize(
     "wanted", [{"max_num_logprobs": 3}, {"logprob_token_ids": {0: [5, 9], 2: [1]}}], ids=str
 )
-def test_log_probs_of_a_call_are_those_that_vllm_reports(mode, wanted, monkeypatch):
+def test_log_probs_of_a_call_are_those_that_vllm_reports(mode, wanted, vllm_draws):
     """The whole forward, penalties and bans included, where both draw the same tokens."""
     rows = 3
     logits = logits_of(rows, seed=9)
@@ -102,7 +109,7 @@ def test_log_probs_of_a_call_are_those_that_vllm_reports(mode, wanted, monkeypat
     }
     plan = metadata(rows, temperature=[0.0, 0.9, 0.0], top_p=[1.0, 1e-6, 1.0], **fields)
     ours = Sampler(mode)(logits.clone(), plan)
-    monkeypatch.setattr(Sampler, "sample", own_sample)
+    vllm_draws()
     theirs = Sampler(mode)(logits.clone(), plan)
     assert ours.sampled_token_ids.tolist() == theirs.sampled_token_ids.tolist()
     assert ours.sampled_token_ids[1] != logits[1].argmax()
@@ -352,10 +359,12 @@ def test_a_batch_without_randomness_is_vllms_own():
         ("1", "0.33.0rc1", "0.33.0rc1"),
     ],
 )
-def test_the_switch_and_other_versions_leave_vllm_alone(environment, version, message, monkeypatch):
+def test_the_switch_and_other_versions_leave_vllm_alone(
+    environment, version, message, monkeypatch, vllm_draws
+):
     monkeypatch.setenv("FUSEDRAW_VLLM", environment)
     monkeypatch.setattr(vllm, "__version__", version)
-    monkeypatch.setattr(Sampler, "sample", own_sample)
+    vllm_draws()
     with logged() as messages:
         register()
     assert Sampler.sample is own_sample

@@ -28,7 +28,6 @@ from vllm import LLM, SamplingParams  # noqa: E402
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch  # noqa: E402
 from vllm.v1.worker.gpu.model_runner import GPUModelRunner  # noqa: E402
 from vllm.v1.worker.gpu.sample import sampler as vllm_sampler  # noqa: E402
-from vllm.v1.worker.gpu.sample.sampler import Sampler  # noqa: E402
 from vllm_process import MODEL, SEEDED, SMALL, generate, ids_of, run_script  # noqa: E402
 from vllm_rows import logged  # noqa: E402
 
@@ -51,11 +50,12 @@ def vllm_draws(llm, monkeypatch):
     from fusedraw.vllm import _slot_sampler
 
     def give_back():
-        monkeypatch.setattr(Sampler, "_sample_random", _slot_sampler._own_sample_random)
+        _slot_sampler.give_back()
         # The interpreter does not run vLLM's Triton kernel of the filters; vLLM has them in torch, too.
         monkeypatch.setattr(vllm_sampler, "apply_top_k_top_p", apply_top_k_top_p_pytorch)
 
-    return give_back
+    yield give_back
+    _slot_sampler.install()
 
 
 def runner_of(llm):

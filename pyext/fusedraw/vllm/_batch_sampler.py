@@ -42,6 +42,13 @@ def install() -> None:
     InputBatch._make_sampling_metadata = metadata_with_outputs
 
 
+def give_back() -> None:
+    """The draw and the penalties are vLLM's again, to compare with."""
+    Sampler.sample = _own_sample
+    Sampler.forward = _own_forward
+    Sampler.apply_penalties = staticmethod(_own_penalties)
+
+
 def add_request(batch, request):
     request.generator = _rows.seed_generator(request.generator)
     return _own_add_request(batch, request)

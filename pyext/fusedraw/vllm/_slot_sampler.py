@@ -25,6 +25,11 @@ def install() -> None:
     Sampler._sample_random = sample_random
 
 
+def give_back() -> None:
+    """The draw is vLLM's again, to compare with."""
+    Sampler._sample_random = _own_sample_random
+
+
 def sample_random(
     self, processed_logits, expanded_idx_mapping, idx_mapping_np, pos, top_k, top_p, use_fused_sampler
 ):
