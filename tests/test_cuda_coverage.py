@@ -54,7 +54,7 @@ COVERING = (
     ("test_cuda_verify.py", "bad_rows or two_dtypes or odd_and_unaligned or masks or fewer"),
     (
         "test_cuda_processed.py",
-        "not_allowed or in_parts or forms or edited_many or test_launches or every_kind",
+        "not_allowed or in_parts or form_at or edited_many or every_kind",
     ),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
