@@ -17,7 +17,10 @@ import on_device  # noqa: E402
 sys.modules["simt_engine"] = on_device
 
 # Not called test_*.py, so that `make test` does not collect them.
-FILES = ("parity.py", "rows.py", "speculative.py", "statistics_on_device.py", "graphs.py", "streams.py")
+FILES = (
+    *("parity.py", "rows.py", "processed.py", "speculative.py", "statistics_on_device.py", "graphs.py"),
+    "streams.py",
+)
 
 
 def main():
