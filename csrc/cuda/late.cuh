@@ -269,13 +269,14 @@ FD_DEVICE void narrow_late(const NoiseSource& noise) {
 }
 
 // What the filters keep of a row with rules. The row's own rule is posted, before and afterwards.
+// False: nothing, since what is left weighs nothing at the row's temperature.
 template <typename T>
-FD_DEVICE void choose_by_rules(const Options& options, const NoiseSource& noise) {
+FD_DEVICE bool choose_by_rules(const Options& options, const NoiseSource& noise) {
   if (has_flag(kFlagGreedy)) {
     if (thread_id() == 0) put_floats(kWordBase, posted_row<T>().smallest_valid(), 0.0f);
     __syncthreads();
     choose_kept<T>();
-    return;
+    return true;
   }
   const float own = temperature_of();
   if (options.temperature_last) {
@@ -298,6 +299,7 @@ FD_DEVICE void choose_by_rules(const Options& options, const NoiseSource& noise)
     narrow(Cut{lightest_value<T>(1), kAllTies});
   }
   if (ceiling_found() < inf32()) post_cut(posted_cut(), false);
+  return !(options.temperature_last && late) || count_kept<T>(posted_cut()) > 0;
 }
 
 }  // namespace fusedraw::cuda

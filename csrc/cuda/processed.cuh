@@ -26,13 +26,13 @@ __global__ void __launch_bounds__(kThreads, kResidentProcessed)
     status = facts.status;
     leave_rule(WeightRule{WeightKind::kLogits, facts.max, 0.0f});
   }
+  if (status == kOk && !draw_token<T>(call, call.out.n_kept != nullptr)) status = kEmpty;
   if (status != kOk) {
     if (keep_laws && thread_id() == 0)
       space.law_of(row).store(0, RowLaw{WeightRule{}, Cut{0.0f, 0}, 0, 0, status, false});
     store_bad_row(call.out, row, status);
     return;
   }
-  draw_token<T>(call, call.out.n_kept != nullptr);
   enforce_ceiling<T>(false);
   store_token(call.out, posted_row_number());
   if (keep_laws && thread_id() == 0) {

@@ -10,20 +10,19 @@
 namespace fusedraw::cuda {
 
 template <typename T>
-FD_DEVICE void choose(const Options& options, const NoiseSource& noise) {
-  if constexpr (kEdited<T>)
-    choose_by_rules<T>(options, noise);
-  else
-    choose_kept<T>();
+FD_DEVICE bool choose(const Options& options, const NoiseSource& noise) {
+  if constexpr (kEdited<T>) return choose_by_rules<T>(options, noise);
+  choose_kept<T>();
+  return true;
 }
 
-// From the row's facts to its token, which is left on the board.
+// From the row's facts to its token, which is left on the board. False: there is none.
 template <typename T>
-FD_DEVICE void draw_token(const SampleCall& call, bool counts_kept) {
+FD_DEVICE bool draw_token(const SampleCall& call, bool counts_kept) {
   leave_rule(weight_rule(posted_rule().m, has_flag(kFlagGreedy) ? 1.0f : temperature_of(),
                          call.options.probs));
   const NoiseSource noise{call.options.domain, call.forced, call.n_forced};
-  choose<T>(call.options, noise);
+  if (!choose<T>(call.options, noise)) return false;
   const float eps = mix_eps_of();
   const bool greedy = has_flag(kFlagGreedy), over_valid = call.options.mix_valid;
   if ((counts_kept || (eps > 0.0f && !over_valid)) && !greedy &&
@@ -41,12 +40,13 @@ FD_DEVICE void draw_token(const SampleCall& call, bool counts_kept) {
     board().put(kWordExplored, explored);
   }
   __syncthreads();
-  if (greedy && !(explored && over_valid)) return;
+  if (greedy && !(explored && over_valid)) return true;
   enforce_ceiling<T>(!(explored && over_valid));
   const int64_t id = race<T>(Field{{cut.lo, kWordFieldLast}, explored}, noise);
   __syncthreads();
   if (thread_id() == 0) board().put(kWordDrawn, uint64_t(id));
   __syncthreads();
+  return true;
 }
 
 template <typename T, bool kMore>
