@@ -100,6 +100,14 @@ def test_settings_are_those_of_sample():
     assert not got.differs[:2].any()
 
 
+def test_rules_of_a_sampler_are_kept():
+    """Also where no list comes with the call: a neutral penalty needs none."""
+    x, keys = random_rows(6, 200), make_keys(6)
+    rules = {"typical_p": 0.6, "top_n_sigma": 2.0, "temperature_last": True, "temperature": 1.5}
+    got = coupled(x, rules, fusedraw.Sampler(**rules), keys=keys)
+    assert torch.equal(got.ids[0], fusedraw.sample(x, keys=keys, **rules)) and not got.differs.any()
+
+
 def test_where_keys_come_from():
     x, settings = random_rows(5, 50), ({}, {"mix_eps": 0.5})
     generator, again = (torch.Generator().manual_seed(4) for _ in range(2))

@@ -10,15 +10,13 @@ from torch import Tensor
 
 from ._checks import LOGIT_DTYPES, check_mask, check_rows, listing
 from ._device import kernel_device
-from ._params import COLUMNS, names_tuple
+from ._params import names_tuple
 from .keys import resolve_keys
 from .sampler import Sampler
 from .sampling import SampleOutput
 
 _OP = "coupled"
 _NAMES = tuple(inspect.signature(Sampler).parameters)
-# In the order in which a Sampler keeps them; `exploit` it keeps as mix_eps.
-_OPTIONS = tuple(name for name in _NAMES if name not in (*COLUMNS, "exploit"))
 
 
 class Coupled(NamedTuple):
@@ -70,8 +68,7 @@ def coupled(logits: Tensor, *settings, keys=None, seed=None, step=0, generator=N
 def _arguments_of(number: int, setting) -> dict[str, Any]:
     """A setting as arguments of `Sampler` that ask for `explored`."""
     if isinstance(setting, Sampler):
-        values = (*zip(COLUMNS, setting._values, strict=True), *zip(_OPTIONS, setting._options, strict=True))
-        arguments = dict(values)
+        arguments = setting.settings()
     elif isinstance(setting, Mapping):
         arguments = dict(setting)
     else:

@@ -8,6 +8,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from ._device import HAS_CUDA, is_plain, move
 from ._ops import sample as sample_op
 from ._params import (
+    COLUMNS,
     MODE_RAISE,
     HasTensor,
     cached_plan,
@@ -24,6 +25,7 @@ from .keys import make_keys, reject_beside_keys
 from .sampling import SampleOutput, check_call, draw_any, draw_extras, explain
 
 is_compiling = torch.compiler.is_compiling
+_OPTIONS = ("mix_support", "filter_order", "ties", "domain", "returns", "top_n", "check")
 
 
 class Sampler(torch.nn.Module):
@@ -206,15 +208,22 @@ class Sampler(torch.nn.Module):
                 self._params, self._home = self._params.to(device), device
         return self
 
-    def extra_repr(self) -> str:
-        names = ("temperature", "top_p", "min_p", "mix_eps", "top_k")
-        options = ("mix_support", "filter_order", "ties", "domain", "returns", "top_n", "check")
-        pairs = [*zip(names, self._values, strict=True), *zip(options, self._options, strict=True)]
+    def settings(self) -> dict:
+        """The arguments that make a sampler like this one; rules only if any was given."""
+        settings = {
+            **dict(zip(COLUMNS, self._values, strict=True)),
+            **dict(zip(_OPTIONS, self._options, strict=True)),
+        }
         if self._rules is not None:
-            pairs += zip(RULE_NAMES, self._rules, strict=True)
+            settings |= zip(RULE_NAMES, self._rules, strict=True)
+            if not isinstance(settings["xtc_probability"], Tensor) and settings["xtc_probability"] == 0:
+                del settings["xtc_threshold"], settings["xtc_probability"]
         if self._last is not None:
-            pairs.append(("temperature_last", self._last))
-        return ", ".join(f"{name}={value!r}" for name, value in pairs)
+            settings["temperature_last"] = self._last
+        return settings
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
 
 
 def copied(values) -> tuple:
