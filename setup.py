@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # a build frontend does not
 
 import build_cuda  # noqa: E402
+from build_sdist import Sdist  # noqa: E402
 
 # Listed, not globbed: a stray file never changes a build.
 SOURCES = [
@@ -132,4 +133,4 @@ def extension() -> Extension:
     return ext
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": Build})
+setup(ext_modules=[extension()], cmdclass={"build_ext": Build, "sdist": Sdist})
