@@ -26,11 +26,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # libgomp is torch's own copy, libcudart is linked statically; named so that no later build grafts them.
 OF_TORCH = ("libtorch*.so*", "libc10*.so*", "libgomp*.so*", "libcudart*.so*")
 # What the module may ask for. Anything else is a dependency that nobody decided on.
-MAY_NEED = re.compile(r"libtorch_cpu\.so|lib(stdc\+\+|m|gcc_s|c|dl|rt|pthread)\.so\.\d+|ld-linux-[\w-]+\.so\.\d+")
+MAY_NEED = re.compile(
+    r"libtorch_cpu\.so|lib(stdc\+\+|m|gcc_s|c|dl|rt|pthread)\.so\.\d+|ld-linux-[\w-]+\.so\.\d+"
+)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
     parser.add_argument("--sdist-only", action="store_true")
     args = parser.parse_args()
