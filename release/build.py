@@ -3,8 +3,9 @@
 
     python release/build.py [--dist DIR] [--sdist-only]
 
-The archive is made from an export of HEAD, so that nothing that lies about gets in; the wheel is built from the
-archive, so that the archive is known to be enough. FUSEDRAW_CUDA and TORCH_CUDA_ARCH_LIST hold as for any build.
+The archive is made from an export of HEAD, so that nothing that lies about gets in; the wheel is built from
+the archive, so that the archive is known to be enough. FUSEDRAW_CUDA and TORCH_CUDA_ARCH_LIST hold as for any
+build.
 SOURCE_DATE_EPOCH: the time in the archives, by default that of the commit.
 """
 

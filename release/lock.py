@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes requirements-release.txt and requirements-cibuildwheel.txt anew: what release/requirements.in names, and all
-that it brings, each with the SHA-256 of the one file that is installed. Asks the package index; run on Python 3.11.
+"""Writes requirements-release.txt and requirements-cibuildwheel.txt anew: what release/requirements.in names,
+and all that it brings, each with the SHA-256 of the file that is installed. Asks the package index.
 
     python release/lock.py
 """
@@ -14,8 +14,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PYTHON = "3.11"
-HEAD = "# Written by release/lock.py from release/requirements.in: for CPython {} on Linux, {}. With a hash for each file,\n"
-HEAD += "# pip installs nothing else.\n--require-hashes\n--only-binary :all:\n"
+HEAD = """\
+# Written by release/lock.py from release/requirements.in, for CPython {} on Linux, {}.
+--require-hashes
+--only-binary :all:
+"""
 
 
 def main():

@@ -3,9 +3,10 @@
 
     python release/sbom.py PYTHON OUT.json
 
-PYTHON: of an environment into which the wheel was installed; its packages are listed by cyclonedx-py. To these are
-added what the wheel's compiled module holds of others, which no environment can tell: headers, and with CUDA the
-runtime. The result is checked against the schema, has no time and no serial number: same environment, same bytes.
+PYTHON: of an environment into which the wheel was installed; its packages are listed by cyclonedx-py. Added
+is what the wheel's compiled module holds of others, which no environment can tell: headers, and with CUDA the
+runtime. The result is checked against the schema and has no time and no serial number: same environment,
+same bytes.
 """
 
 import json
@@ -25,7 +26,8 @@ FACTS = """
 import json, fusedraw, torch
 from pathlib import Path
 header = Path(torch.__file__).parent / "include" / "pybind11" / "detail" / "common.h"
-print(json.dumps({"torch": torch.__version__, "pybind11": header.read_text(), "info": fusedraw.info()}, default=str))
+facts = {"torch": torch.__version__, "pybind11": header.read_text(), "info": fusedraw.info()}
+print(json.dumps(facts, default=str))
 """
 
 

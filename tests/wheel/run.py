@@ -4,9 +4,9 @@
     python tests/wheel/run.py WHEEL [--part] [--torch 2.13.0] [--index-url URL] [pytest's arguments]
     python tests/wheel/run.py --installed [--part] [pytest's arguments]
 
-The first makes a new environment with the wheel, its dependencies and requirements-test.txt; the second takes the
-environment it is started in. Both copy the tests to a folder outside the checkout, start there with a PATH that
-holds Python alone, and check that fusedraw came from site-packages. --part: the files of PART instead of all.
+The first makes a new environment with the wheel, its dependencies and requirements-test.txt; the second
+takes the environment it is started in. Both copy the tests to a folder outside the checkout, start there with
+a PATH without compilers, and check that fusedraw came from site-packages. --part: the files of PART, not all.
 """
 
 import argparse
@@ -31,7 +31,7 @@ NEED_SOURCES = (
     "test_simt_executor.py",
     "test_cuda_*.py",
 )
-# The contract from every side in a few minutes: the law, bad input, memory, torch, the facade, drop-in, modes.
+# The contract from every side in a few minutes.
 PART = (
     "test_bad_input.py",
     "test_endpoints.py",
