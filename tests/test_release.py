@@ -108,6 +108,16 @@ def test_sdist_says_what_a_wrong_time_is(tmp_path):
     assert done.returncode != 0 and "must be seconds since 1970, got 'yesterday'" in done.stderr
 
 
+def test_binary_names_no_folder_of_the_machine_that_built_it():
+    """So that the same sources give the same binary elsewhere, and nothing is told of the builder."""
+    content = Path(fusedraw._C.__file__).read_bytes()
+    source_names = set(re.findall(rb"[\w/.+-]+/(?:csrc|torch/include)/[\w/]+\.(?:h|cpp)(?=\0)", content))
+    assert source_names, "torch's checks say where they stand; nothing found means a wrong pattern"
+    assert {
+        name for name in source_names if not name.startswith((b"fusedraw/csrc/", b"torch/include/"))
+    } == set()
+
+
 # What is pinned
 
 
