@@ -51,6 +51,7 @@ def main(python, out):
 def add_compiled_in(document, facts):
     """Puts components below fusedraw's own: parts of it, not beside it."""
     (own,) = [c for c in document["components"] if c["name"] == "fusedraw"]
+    forget_the_place(own)
     own["components"] = [
         part(
             "pybind11", pybind11_version(facts["pybind11"]), "BSD-3-Clause", "headers, as torch carries them"
@@ -60,6 +61,14 @@ def add_compiled_in(document, facts):
     if facts["info"].get("cuda_archs"):
         nvcc = str(facts["info"].get("nvcc"))
         own["components"].append(part("libcudart_static", nvcc, None, "linked in whole, its names hidden"))
+
+
+def forget_the_place(own):
+    """The wheel's hash stays, the folder it was installed from is nobody's business."""
+    references = own.pop("externalReferences", [])
+    local = [r for r in references if r["url"].startswith("file:")]
+    own["hashes"] = [entry for r in local for entry in r.get("hashes", [])]
+    own["externalReferences"] = [r for r in references if r not in local]
 
 
 def part(name, version, licence, how):
