@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 
@@ -170,6 +171,24 @@ def test_what_a_wheel_leaves_to_torch_is_said_twice_alike():
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     theirs = re.search(r"^repair-wheel-command = (.*)$", settings, flags=re.M)[1]
     assert re.findall(r'"(\S+)"', ours) == re.findall(r"--exclude '(\S+)'", theirs) != []
+
+
+def test_files_left_out_of_the_wheels_tests():
+    """All that read sources are left out of what runs from a wheel, and nothing else; every name exists."""
+    spec = importlib.util.spec_from_file_location("wheel_run", ROOT / "tests" / "wheel" / "run.py")
+    run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(run)
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")}
+    left_out = {name for name in texts if any(fnmatch(name, pattern) for pattern in run.NEED_SOURCES)}
+    reads_sources = {name for name, text in texts.items() if re.search(r"^ROOT = ", text, flags=re.M)}
+    executes_kernels = {
+        name for name, text in texts.items() if re.search(r"^(import|from) simt", text, flags=re.M)
+    }
+    assert left_out == reads_sources | executes_kernels
+    assert set(run.PART) <= set(texts) - left_out
+    for words in run.NEED_COMPILER:
+        for word in re.findall(r"test_\w+", words):
+            assert f"{word}.py" in texts or any(f"def {word}(" in text for text in texts.values()), word
 
 
 # The workflows

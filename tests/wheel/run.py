@@ -45,8 +45,8 @@ PART = (
     "test_torch_contract.py",
     "test_verify_calls.py",
 )
-# torch.compile with its default backend calls a C++ compiler itself; the package does not. Run on their own, with
-# the PATH of this machine.
+# torch.compile with its default backend calls a C++ compiler itself; the package does not. Run on their own,
+# with the PATH of this machine.
 NEED_COMPILER = (
     "inductor",
     "test_compile_kept",
