@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 DEMO_ARGS   ?=
 CUDA_ARGS   ?=
+WHEEL_ARGS  ?=
 # Without its dependencies, which bring triton. apache-tvm-ffi is what it cannot do without.
 XGRAMMAR := xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
 # The instruction set that `make test-isa` forces.
@@ -21,13 +22,13 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 STAMPS := $(VENV)/.stamps
 
-PY_DIRS   := pyext tests benchmarks examples setup.py build_cuda.py
+PY_DIRS   := pyext tests benchmarks examples release setup.py build_cuda.py build_sdist.py
 CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
                  \( -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print | sort)
-TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md Makefile pyproject.toml
+TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-integrations test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu lint format clean
+.PHONY: help venv build demo examples test test-slow test-integrations test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -80,6 +81,20 @@ bench-gpu: $(STAMPS)/test ## times on a CUDA device, beside torch, FlashInfer an
 sanitize-gpu: $(STAMPS)/cuda ## compute-sanitizer's four tools over a few tests, on a CUDA device
 	$(PY) tests/gpu/sanitize.py $(CUDA_ARGS)
 
+wheel: $(STAMPS)/release ## source archive and wheel of the last commit, checked, in dist/; FUSEDRAW_CUDA=0 without CUDA
+	$(PY) release/build.py
+
+# WHEEL_ARGS="--index-url ..." says where torch comes from (README.md, Install); --part runs some files.
+test-wheel:    ## the tests against dist/*.whl in a new environment, outside the checkout, without compilers
+	$(PY) tests/wheel/run.py dist/*.whl $(WHEEL_ARGS) $(PYTEST_ARGS)
+
+sbom: $(STAMPS)/release ## dist/fusedraw.cdx.json: what a user of dist/*.whl runs
+	rm -rf build/user && $(PY) -m venv build/user
+	build/user/bin/pip install -q --disable-pip-version-check torch==$(TORCH) $(TORCH_ARGS)
+	build/user/bin/pip install -q --disable-pip-version-check dist/*.whl
+	build/user/bin/pip uninstall -q -y pip
+	$(PY) release/sbom.py build/user/bin/python dist/fusedraw.cdx.json
+
 lint: $(STAMPS)/lint   ## ruff, clang-format, codespell, mypy: check only
 	$(PY) -m ruff check $(PY_DIRS)
 	$(PY) -m ruff format --check $(PY_DIRS)
@@ -93,7 +108,7 @@ format: $(STAMPS)/lint ## write what ruff and clang-format ask for
 	$(VENV)/bin/clang-format -i $(CXX_FILES)
 
 clean:         ## remove what building and testing left; not the environment, not stored results
-	rm -rf build benchmarks/build pyext/*.egg-info pyext/fusedraw/*.so $(STAMPS)/build
+	rm -rf build dist benchmarks/build pyext/*.egg-info pyext/fusedraw/*.so $(STAMPS)/build
 	rm -rf .pytest_cache .hypothesis .benchmarks .ruff_cache .mypy_cache
 	find pyext tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
@@ -126,6 +141,11 @@ $(STAMPS)/examples: $(STAMPS)/demo requirements-examples.txt
 
 $(STAMPS)/lint: $(STAMPS)/torch requirements-test.txt
 	$(PIP) install -q -r requirements-test.txt
+	@touch $@
+
+# Locked by hash, for Python 3.11.
+$(STAMPS)/release: $(STAMPS)/torch requirements-release.txt
+	$(PIP) install -q -r requirements-release.txt
 	@touch $@
 
 $(STAMPS)/cuda: $(STAMPS)/test requirements-cuda.txt

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # a build frontend does not
 
 import build_cuda  # noqa: E402
+from build_sdist import Sdist  # noqa: E402
 
 # Listed, not globbed: a stray file never changes a build.
 SOURCES = [
@@ -107,7 +108,10 @@ class Build(BuildExtension):
 def extension() -> Extension:
     if tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2]) < (2, 13):
         raise SystemExit(f"fusedraw needs torch >= 2.13, found {torch.__version__}")
-    sources, args, archs = [*SOURCES], [*COMPILE_ARGS], []
+    # Names in messages (__FILE__) without this machine's folders: the same binary wherever it is built.
+    places = {ROOT: "fusedraw", Path(torch.__file__).parent: "torch"}
+    args = [*COMPILE_ARGS, *(f"-ffile-prefix-map={place}={name}" for place, name in places.items())]
+    sources, archs = [*SOURCES], []
     try:
         toolkit = build_cuda.toolkit(os.environ)
         if toolkit is not None:
@@ -135,4 +139,4 @@ def extension() -> Extension:
     return ext
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": Build})
+setup(ext_modules=[extension()], cmdclass={"build_ext": Build, "sdist": Sdist})

@@ -273,7 +273,16 @@ def clean_python(code, path):
 @pytest.mark.skipif(build_cuda.find_nvcc(os.environ)[0] is None, reason="there is no nvcc")
 def test_wheel_holds_cuda_code_and_loads_without_a_driver(tmp_path):
     tree = tmp_path / "tree"
-    names = ["csrc", "pyext", "setup.py", "build_cuda.py", "pyproject.toml", "README.md", "LICENSE"]
+    names = [
+        "csrc",
+        "pyext",
+        "setup.py",
+        "build_cuda.py",
+        "build_sdist.py",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    ]
     for name in names:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (tree / name).parent.mkdir(exist_ok=True)

@@ -34,7 +34,7 @@ SOURCES = sorted(p for p in CSRC.rglob("*") if p.suffix in SUFFIXES)
 # The one file of cuda that knows whether nvcc or a host compiler reads it.
 PLATFORM = CSRC / "cuda" / "platform.cuh"
 DEVICE_SOURCES = [p for p in SOURCES if p.parent == PLATFORM.parent and p != PLATFORM]
-BUILD_SCRIPTS = [ROOT / "setup.py", ROOT / "build_cuda.py"]
+BUILD_SCRIPTS = [ROOT / "setup.py", ROOT / "build_cuda.py", ROOT / "build_sdist.py"]
 MAX_LINES = 450  # of a file, blank ones apart: what is longer holds more than one thing
 # All that core may take from outside: no torch, no CUDA runtime, no containers, nothing that allocates.
 CORE_HEADERS = {"<cstdint>", "<cstring>", "<cstddef>", "<climits>", "<limits>", "<type_traits>"}
