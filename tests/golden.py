@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the golden rows (golden_rows.py) must give, frozen in data/golden_v1.json and .npz, and how it is compared.
+"""What the golden rows (golden_rows.py) must give: frozen in data/golden_v1.json and .npz, and compared.
 
 The .npz holds ids, statuses and the bits of log-probabilities (of `route`: weights) of each group, so that a
 failure names the row; the .json holds SHA-256 of all inputs and of all outputs, every NaN as one NaN.
@@ -142,7 +142,7 @@ def same(a, b):
 
 
 def agreed(r1_rows=300, share=1):
-    """What every engine gives; R1 too for calls of rows up to `r1_rows`, and every `share`-th call of 1000."""
+    """What every engine gives; R1 too for rows up to `r1_rows`, and for each `share`-th call up to 1000."""
     out, by_r1 = [], 0
     for i, call in enumerate(all_calls()):
         size = next(t for t in call.arguments if isinstance(t, (torch.Tensor, list)))

@@ -64,7 +64,8 @@ def read(path, n):
             size = int(np.prod(shape)) * dtype.itemsize
             taken = data[at : at + (size + 7) // 8].view(np.uint8)[:size]
             at += (size + 7) // 8
-            outputs.append(torch.from_numpy(taken.copy()).view(dtype).reshape(shape))
+            flat = torch.from_numpy(taken.copy()).view(dtype) if size else torch.empty(0, dtype=dtype)
+            outputs.append(flat.reshape(shape))
         results.append(outputs)
     assert at == len(data), "more results than calls"
     return results
