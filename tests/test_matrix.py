@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One set of rows, called in every way: batch sizes, threads, instruction sets, eager, compiled, exported, by
-child processes, by workers of a loader. What must come is golden (golden.py), or what each row gives alone."""
+"""One set of rows, called in every way: batch sizes, threads, instruction sets, eager, compiled, exported, in
+child processes and workers of a loader. The results are golden (golden.py), or what each row gives alone."""
 
 import multiprocessing
 import os

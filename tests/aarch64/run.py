@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The core, the engines and R2 as an aarch64 program under qemu-user: weights and golden rows, bit by bit.
 
-    python tests/aarch64/run.py [--all-weights] [--native]
+    python tests/aarch64/run.py [--all-weights] [--engine NAME] [--native]
 
 Needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user); installs nothing.
 --all-weights hashes all floats in [-64, -0] instead of 2^13 of each 2^23 (minutes an engine); --native builds
@@ -132,13 +132,14 @@ def check_rows(program, engine, folder, calls=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--all-weights", action="store_true", help="of 1,115,684,865 floats")
+    parser.add_argument("--engine", help="this one alone: neon, scalar, reference")
     parser.add_argument("--native", action="store_true", help="for this machine, without qemu")
     options = parser.parse_args()
     if (line := missing(options.native)) is not None:
         sys.exit(line)
     program = Program(build(options.native), options.native)
     with tempfile.TemporaryDirectory() as folder:
-        for engine in program.engines():
+        for engine in [options.engine] if options.engine else program.engines():
             start = time.time()
             weights = check_weights(program, engine, options.all_weights)
             middle = time.time()
