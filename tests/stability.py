@@ -110,8 +110,8 @@ HEAD = """# Evidence: draws under noise
 Logits of one model differ in their last digits between machines, batch sizes and kernels. A draw should then
 change as rarely as it can: no method with the same law can change less often than the total variation (TV) of
 the two laws. The table has 16 rows of SmolLM2-135M (49,152 tokens; `pyext/fusedraw/data`), at temperatures 1
-and 0.7: Gaussian noise on every logit, and rounding to bfloat16. Rates are exact, computed from both laws in float64;
-"drawn" counts {draws:,} pairs of draws of this library with the same keys.
+and 0.7: Gaussian noise on every logit, and rounding to bfloat16. Rates are exact, computed from both laws in
+float64; "drawn" counts {draws:,} pairs of draws of this library with the same keys.
 
 | T | change | TV | fusedraw | drawn | Gumbel-max | inverse CDF |
 |---|---|---|---|---|---|---|

@@ -66,8 +66,13 @@ def test_plain_python_gives_the_same():
 
 
 def test_the_executor_gives_the_same():
-    """The CUDA kernels on a part of the rows; the engine in use there is held to the frozen values above."""
+    """The CUDA kernels on a part of the rows; all of them on a device: gpu/golden_on_device.py."""
+    with engine(EXECUTOR):
+        lacking = {op for op in golden.PLACES if not hasattr(strategies.op, op)}
+    assert lacking <= {"sample_processed"}
     for call in some_calls(BY_EXECUTOR, 257):
+        if call.op in lacking:
+            continue
         with engine("scalar"):
             expected = golden.run(call)
         with engine(EXECUTOR):
