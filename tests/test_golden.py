@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """10,000 golden rows: the outputs of stream version 1 do not move, on any engine (data/golden_v1.*)."""
 
+import hashlib
 import itertools
 import subprocess
 import sys
@@ -46,6 +47,10 @@ def test_inputs_are_the_frozen_ones():
     about, _ = golden.frozen()
     assert {group: g["inputs"] for group, g in about["groups"].items()} == golden.input_hashes()
     assert about["rows"] == sum(call.rows for call in all_calls()) == ROWS
+    every = "".join(group["results"] for group in about["groups"].values())
+    assert about["sha256"] == hashlib.sha256(every.encode()).hexdigest()
+    page = golden.DATA.parent.parent / "docs" / "golden.md"
+    assert not page.exists() or about["sha256"] in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ENGINES)
