@@ -32,6 +32,8 @@ def test_it_says_what_is_missing(tmp_path):
     done = subprocess.run(
         [sys.executable, RUN], env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True
     )
+    if not load().CSRC.is_dir():
+        pytest.skip("no sources beside the tests")
     said = "aarch64-linux-gnu-g++, qemu-aarch64 not found: apt-get install g++-aarch64-linux-gnu qemu-user\n"
     assert (done.returncode, done.stderr) == (1, said)
 

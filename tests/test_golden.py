@@ -70,19 +70,28 @@ def test_plain_python_gives_the_same():
             assert golden.same(golden.run(call), expected), call.group
 
 
-def test_the_executor_gives_the_same():
-    """The CUDA kernels on a part of the rows; all of them on a device: gpu/golden_on_device.py."""
+def has_kernels(calls):
+    """Those of operators that the executor has."""
     with engine(EXECUTOR):
         has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
         lacking = {op for op in golden.PLACES if not has_kernel(f"fusedraw_simt::{op}", "CPU")}
     assert lacking <= {"sample_processed"}
-    for call in some_calls(BY_EXECUTOR, 257):
-        if call.op in lacking:
-            continue
+    return [call for call in calls if call.op not in lacking]
+
+
+def test_the_executor_gives_the_same():
+    """The CUDA kernels on a part of the rows."""
+    for call in has_kernels(some_calls(BY_EXECUTOR, 257)):
         with engine("scalar"):
             expected = golden.run(call)
         with engine(EXECUTOR):
             assert golden.same(golden.run(call), expected), call.group
+
+
+@pytest.mark.slow
+def test_no_bit_moves_on_the_executor():
+    """All rows of its operators; on a device: gpu/golden_on_device.py."""
+    assert golden.differences(golden.collect(results_of(has_kernels(all_calls()), EXECUTOR))) == []
 
 
 def test_the_rows_reach_everything():

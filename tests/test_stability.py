@@ -83,6 +83,8 @@ def test_draws_flip_at_the_exact_rate(rows, change):
 
 def test_the_page_is_current(rows):
     """TV and exact rates as computed here, to 2 %; drawn rates near them."""
+    if not stability.PAGE.exists():
+        pytest.skip(f"no documents beside the tests: {stability.PAGE}")
     x, changed = rows
     lines = re.findall(r"^\| ([\d.]+) \| ([^|]+) \| (.*) \|$", stability.PAGE.read_text(), flags=re.M)
     assert [(t, c) for t, c, _ in lines] == [(t, c) for t in ("1", "0.7") for c in CHANGES]

@@ -43,7 +43,9 @@ STRETCH = 1 << 13
 
 
 def missing(native):
-    """One line about what has to be installed, or None."""
+    """One line about what has to be there, or None."""
+    if not CSRC.is_dir():
+        return f"no sources beside the tests: {CSRC}"
     tools = ("g++",) if native else (COMPILER, EMULATOR)
     absent = [tool for tool in tools if shutil.which(tool) is None]
     if absent:
