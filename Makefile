@@ -27,7 +27,7 @@ CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md Makefile pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu lint format clean
+.PHONY: help venv build demo examples test test-slow test-integrations test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ test: $(STAMPS)/test   ## every test but the slow ones; PYTEST_ARGS="-k top_p" f
 
 test-slow: $(STAMPS)/test ## the tests that take minutes each
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+test-integrations:  ## transformers, xgrammar and vLLM from PyPI, each in an environment of its own (minutes)
+	TORCH_ARGS="$(TORCH_ARGS)" $(PYTHON) tests/integrations/run.py
 
 test-isa: $(STAMPS)/test  ## the tests with one instruction set in use: make test-isa ISA=avx2
 	FUSEDRAW_ISA=$(ISA) $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)

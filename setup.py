@@ -49,6 +49,9 @@ CUDA_SOURCES = [
     "csrc/cuda/float32.cu",
     "csrc/cuda/bfloat16.cu",
     "csrc/cuda/float16.cu",
+    "csrc/cuda/processed_float32.cu",
+    "csrc/cuda/processed_bfloat16.cu",
+    "csrc/cuda/processed_float16.cu",
     "csrc/cuda/route.cu",
     "csrc/cuda/verify.cu",
 ]

@@ -77,6 +77,9 @@ void launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads, size_t
 #include "../csrc/cuda/common.cu"
 #include "../csrc/cuda/float16.cu"
 #include "../csrc/cuda/float32.cu"
+#include "../csrc/cuda/processed_bfloat16.cu"
+#include "../csrc/cuda/processed_float16.cu"
+#include "../csrc/cuda/processed_float32.cu"
 
 // As sample_ops of csrc/ops calls it, with one row of parameters for all rows.
 struct SampleArguments {

@@ -258,10 +258,7 @@ def sample_processed(words, rows, size):
         [biases() for _ in range(rows)],
     )
     form = words.choose(("csr", "csr32", "padded"))
-    last = words.choose((0, processed_cases.LAST))
-    # Below 1 it could leave no weight to what the rules keep beside the best token.
-    temperatures = (1.0, 1.5, 0.0, 5.0, INF, 2.0**64) if last else TEMPERATURES
-    mode, params = mode_of(words) | last, params_of(words, rows, size, temperatures=temperatures)
+    mode, params = mode_of(words) | words.choose((0, processed_cases.LAST)), params_of(words, rows, size)
     keys, asked = keys_of(words, rows), words.choose(ASKED)
     arguments = [x, params, rules, keys, mask, *edits.arguments(form), mode, asked, 0]
     return (

@@ -36,6 +36,7 @@ OPS_SOURCES = (
     *("calls.cpp", "checks.cpp", "route_call.cpp", "softmax_double.cpp"),
     *("token_logprob.cpp", "token_logprob_double.cpp", "verify_call.cpp"),
 )
+FLOAT32_KERNELS = ("common.cu", "float32.cu", "processed_float32.cu", "route.cu", "verify.cu")
 OPS = (
     *(CSRC / "ops" / name for name in OPS_SOURCES),
     HERE / "operators.cpp",
@@ -47,7 +48,7 @@ def library_path():
     kernels = sorted((CSRC / "cuda").glob("*.cu"))
     if other := os.environ.get("FUSEDRAW_SIMT_KERNELS"):
         kernels = [
-            *(Path(other) / name for name in ("common.cu", "float32.cu", "route.cu", "verify.cu")),
+            *(Path(other) / name for name in FLOAT32_KERNELS),
             HERE / "only_float32.cpp",
         ]
     sources = (*kernels, *((path, *OPS_FLAGS) for path in OPS))

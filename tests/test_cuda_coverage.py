@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mixture_cases import make_weights, mixture
+from processed_cases import Edits, make_rules, process
 from route_cases import Case, route
 from scoring import score
 from simt_build import CSRC, KEPT, ROOT
@@ -36,6 +37,7 @@ from strategies import (
 )
 from verify_cases import spread_case, verify
 
+EDITED = "(?:fusedraw::cuda::Edited<)?"  # rows of this type, edited or not
 DTYPES = {"float": F32, "fusedraw::BFloat16": BF16, "fusedraw::Float16": F16}
 SOURCES = sorted([*(CSRC / "cuda").glob("*.cuh"), *(CSRC / "cuda").glob("*.cu")])
 KERNEL = re.compile(
@@ -50,6 +52,10 @@ COVERING = (
     ("test_cuda_mixture.py", "bad_rows or odd_and_unaligned"),
     ("test_cuda_route.py", "random or replay or bad"),
     ("test_cuda_verify.py", "bad_rows or two_dtypes or odd_and_unaligned or masks or fewer"),
+    (
+        "test_cuda_processed.py",
+        "not_allowed or in_parts or form_at or edited_many or every_kind",
+    ),
     ("test_cuda_rows.py", "(every_output and real-49152) or top_n or shared_memory_holds"),
 )
 
@@ -82,6 +88,7 @@ def run_everything():
             p = make_probs("normal", rows, size, 1, dtype)
             for n, replacement in ((1, True), (5, True), (5, False)):
                 multinomial(p, keys, n, replacement)
+            process(x, make_rules(typical_p=0.9, repetition_penalty=1.2), Edits([[1, 2]]), keys=keys)
             for how, weights in (("arithmetic", [1, 2]), ("cfg", [1.5, 0])):
                 mixture([x, x], make_weights(weights), how, keys=keys)
         route(Case(make_rows("normal", 2, 40, 1, dtype), 3))
@@ -113,7 +120,8 @@ def test_every_kernel_of_the_sources_was_launched_for_every_dtype(launched):
         for dtype in DTYPES if typed else [""]:
             print(f"{name}{dtype and f'<{dtype}>'}")
             if not any(
-                re.match(rf"fusedraw::cuda::{name}\b{dtype and f'<{dtype}[,>]'}", k) for k in launched
+                re.match(rf"fusedraw::cuda::{name}\b{dtype and f'<{EDITED}{dtype}[ ,>]'}", k)
+                for k in launched
             ):
                 missing.append((name, dtype))
     assert not missing

@@ -198,3 +198,24 @@ def test_threads_and_strides_change_nothing():
             )
             for field in ("ids", "logp", "n_kept", "kept_mass"):
                 assert torch.equal(alone[field][0], expected[field][3])
+
+
+def test_nothing_left_at_the_temperature():
+    """XTC sees T = 1 and leaves tokens that weigh nothing at a small T: the row is EMPTY, others are not."""
+    x = torch.tensor([[10.0, 0.0, -1.0], [10.0, 9.9, -1.0]])
+    rules = make_rules(xtc_threshold=0.0, xtc_probability=1.0)
+    for eps, support in ((0.0, "kept"), (1.0, "valid")):
+        params, mode = make_params(0.05, mix_eps=eps), LAST | make_mode(support=support)
+        got = on_every_engine(process, x, rules, params=params, mode=mode, top_n=2)
+        assert got["status"].tolist() == [4, 4] and got["ids"].tolist() == [-1, -1]
+        assert_same(process_r1(x, rules, params=params, mode=mode, top_n=2), got)
+    warm = on_every_engine(process, x, rules, params=make_params(1.0), mode=LAST)
+    assert warm["ids"].tolist() == [2, 2]
+
+
+def test_weightless_tokens_leave_a_narrowed_row():
+    """temperature_last with min-p: what weighs nothing at T is not kept, whatever T = 1 says."""
+    x = torch.tensor([[5.5075, 2.7036]])
+    params = make_params(0.0625, min_p=0.05)
+    got = on_every_engine(process, x, make_rules(), params=params, mode=LAST)
+    assert got["n_kept"].tolist() == [1] and got["kept_ids"].tolist() == [0]

@@ -324,3 +324,41 @@ def test_torch_contract():
         torch.ops.fusedraw.sample_processed.default,
         (X, params, rules, KEYS, None, ids, offsets, PROMPT, None, *[None] * 5, 0, 0b111111, 2),
     )
+
+
+def test_one_call_does_64_mixed_requests():
+    """Greedy, seeded, filtered and penalised rows in one call: each as if it were alone."""
+    rows = 64
+    x = make_rows("normal", rows, V, seed=21) / 2
+    g = torch.Generator().manual_seed(5)
+    kind = torch.arange(rows) % 4  # greedy, plain, filtered, penalised
+    settings = {
+        "temperature": torch.where(kind == 0, 0.0, 0.5 + torch.rand(rows, generator=g)),
+        "top_k": torch.where(kind == 2, 40, 0),
+        "top_p": torch.where(kind >= 2, 0.9, 1.0),
+        "min_p": torch.where(kind == 2, 0.01, 0.0),
+        "repetition_penalty": torch.where(kind == 3, 1.3, 1.0),
+        "frequency_penalty": torch.where(kind == 3, 0.2, 0.0),
+        "typical_p": torch.where(kind == 2, 0.95, 1.0),
+        "mix_eps": torch.where(kind == 1, 0.1, 0.0),
+    }
+    lengths = torch.randint(0, 60, (rows,), generator=g)
+    history = torch.randint(0, V, (rows, 60), generator=g)
+    history[torch.arange(60) >= lengths[:, None]] = -1
+    bias = [{row: 3.0} if row % 5 == 0 else {} for row in range(rows)]
+    keys = fusedraw.derive_keys(torch.arange(rows) * 17, torch.arange(rows), step=9)
+    out = fusedraw.sample(x, keys=keys, returns=ALL, history=history, logit_bias=bias, **settings)
+    for row in range(rows):
+        one = {name: value[row].item() for name, value in settings.items()}
+        alone = fusedraw.sample(
+            x[row],
+            keys=keys[row],
+            returns=ALL,
+            history=history[row, : lengths[row]],
+            logit_bias=bias[row],
+            **one,
+        )
+        for name in ("ids", *ALL):
+            assert torch.equal(getattr(alone, name), getattr(out, name)[row]), (row, name)
+    greedy = fusedraw.edit_logits(x, logit_bias=bias)[kind == 0].argmax(-1)
+    assert torch.equal(out.ids[kind == 0], greedy)

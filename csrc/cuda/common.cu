@@ -2,9 +2,30 @@
 // The engine's entry points: what does not depend on the dtype, and the choice of those that do.
 #include "keys.cuh"
 #include "launchers.cuh"
+#include "processed.cuh"
 
 namespace fusedraw::cuda {
 namespace {
+
+// Whether a call of sample_processed asks for more than `sample` can do. Rules that lie on the
+// device may.
+bool is_processed(const SampleCall& call) {
+  if (!call.ruled) return false;
+  LateRules r;
+  return any_edits(call.edits) || call.options.temperature_last || call.rules.data != nullptr ||
+         !read_rules(call.rules.row, r) || has_sigma(r) || has_late(r);
+}
+
+const ProcessedLaunchers& processed(const RowsView& x) {
+  switch (x.dtype) {
+    case DType::kBFloat16:
+      return processed_bfloat16_launchers();
+    case DType::kFloat16:
+      return processed_float16_launchers();
+    default:
+      return processed_float32_launchers();
+  }
+}
 
 const TypedLaunchers& typed(const RowsView& x) {
   switch (x.dtype) {
@@ -19,8 +40,12 @@ const TypedLaunchers& typed(const RowsView& x) {
 
 }  // namespace
 
-int64_t sample_workspace(const SampleCall& call) { return sample_space(call, nullptr).bytes; }
+int64_t sample_workspace(const SampleCall& call) {
+  if (is_processed(call)) return processed_space(call, nullptr).edits.bytes;
+  return sample_space(call, nullptr).bytes;
+}
 const char* launch_sample(const SampleCall& call, void* workspace, void* stream) {
+  if (is_processed(call)) return processed(call.x).sample(call, workspace, stream);
   return typed(call.x).sample(call, workspace, stream);
 }
 const char* launch_kept_offsets(const int64_t* n_kept, int64_t rows, int64_t* offsets,
@@ -30,6 +55,7 @@ const char* launch_kept_offsets(const int64_t* n_kept, int64_t rows, int64_t* of
 }
 const char* launch_kept_ids(const SampleCall& call, const void* workspace, const int64_t* offsets,
                             int32_t* ids, void* stream) {
+  if (is_processed(call)) return processed(call.x).kept_ids(call, workspace, offsets, ids, stream);
   return typed(call.x).kept_ids(call, workspace, offsets, ids, stream);
 }
 

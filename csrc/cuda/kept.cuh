@@ -188,12 +188,18 @@ FD_DEVICE void narrow(const Cut& cut) {
   post_cut(both, keeps_whole() && both.lo == before.lo && both.last == before.last);
 }
 
+// Where what there is to choose from begins.
+constexpr int kWordBase = kWordSum;  // of rows with rules; by-products use the word later
+template <typename T>
+FD_DEVICE float base_value() {
+  if constexpr (kEdited<T>) return float_of(uint32_t(board().word(kWordBase)));
+  return posted_row<T>().smallest_valid();
+}
 // What top-k or top-p (by_mass) chooses from: of top-k, and of top-p in the joint order, the whole
 // row.
 template <typename T>
 FD_DEVICE Cut base_cut(bool by_mass) {
-  return by_mass && !has_flag(kFlagJoint) ? posted_cut()
-                                          : keep_all(posted_row<T>().smallest_valid());
+  return by_mass && !has_flag(kFlagJoint) ? posted_cut() : keep_all(base_value<T>());
 }
 // What kWordStage says while top-k or top-p is under way: what a list means, and what is still to
 // be done.
@@ -401,7 +407,8 @@ FD_DEVICE void cut_prefix() {
 
 template <typename T>
 FD_DEVICE void choose_kept() {
-  post_cut(keep_all(posted_row<T>().smallest_valid()), true);
+  const float base = base_value<T>();
+  post_cut(keep_all(base), base == posted_row<T>().smallest_valid());
   const bool one_token = has_flag(kFlagTopP) && top_p_of() == 0.0f;
   if (has_flag(kFlagGreedy) || one_token) {
     const bool ties = !has_flag(kFlagGreedy) && has_flag(kFlagTiesAll);

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which kernels an op launches, for rows of type T. Included by one source file per type.
-//
-// One launch where there are rows enough to fill the device; one more for the first pass where
-// there are not.
 #pragma once
 
+#include "first_pass.cuh"
 #include "mixture.cuh"
 #include "multinomial.cuh"
 #include "sample.cuh"
@@ -13,21 +11,6 @@
 #include "whole_rows.cuh"
 
 namespace fusedraw::cuda {
-
-inline bool keeps_laws(const SampleCall& call) { return call.out.n_kept != nullptr; }
-inline Space sample_space(const SampleCall& call, void* base) {
-  return plan_space(call.x, keeps_laws(call), true, base);
-}
-
-template <typename T>
-const char* scan_parts(const RowTask& task, const Space& space, Stream stream) {
-  if (space.splits == 1) return nullptr;
-  return launch(scan_part_kernel<T>, dim3(unsigned(task.x.rows * space.splits)), kThreads, stream,
-                task, space);
-}
-
-// A grid of n thread blocks; more than CUDA has is refused by the launch.
-inline dim3 grid_of(int64_t n) { return dim3(n <= INT32_MAX ? unsigned(n) : ~0u); }
 
 template <typename T>
 const char* launch_sample_of(const SampleCall& call, void* workspace, void* stream) {
@@ -48,7 +31,7 @@ const char* launch_kept_ids_of(const SampleCall& call, const void* workspace,
   if (call.x.rows == 0) return nullptr;
   const Space space = sample_space(call, const_cast<void*>(workspace));
   return launch(kept_ids_kernel<T>, grid_of(call.x.rows), kThreads, static_cast<Stream>(stream),
-                call, space, offsets, ids);
+                call, space, EditSpace{}, offsets, ids);
 }
 
 inline Space softmax_space(const SoftmaxCall& call, void* base) {

@@ -19,9 +19,11 @@ class Global {
   }
   __device__ void store16(int64_t i, const Vec16& v) const { store_global16(p_ + i, v); }
   __device__ uint32_t add(int64_t i, uint32_t v) const { return atomic_add(p_ + i, v); }
+  __device__ uint32_t either(int64_t i, uint32_t v) const { return atomic_or(p_ + i, v); }
   __device__ bool aligned16() const { return (reinterpret_cast<uintptr_t>(p_) & 15) == 0; }
   __device__ Global at(int64_t i) const { return Global(p_ + i); }
   __device__ bool null() const { return p_ == nullptr; }
+  __device__ uint64_t address() const { return reinterpret_cast<uint64_t>(p_); }
 
  private:
   T* p_;

@@ -96,6 +96,7 @@ FD_DEVICE void store_counts(const SampleOutputs& out, bool over_valid) {
                         : i == 1 ? out.n_kept || (out.logp && mixing && !over_valid)
                                  : out.logp && mixing && over_valid;
     if (!wanted) continue;
+    enforce_ceiling<T>(i == 1);
     const int64_t id = int64_t(board().word(kWordDrawn));
     const Row<T> r = posted_row<T>();
     Cut cut = i == 1 ? posted_cut() : keep_all(r.smallest_valid());
@@ -107,6 +108,7 @@ FD_DEVICE void store_counts(const SampleOutputs& out, bool over_valid) {
     if (i == 0) put(out.rank, row, n - 1);
     if (i == 1) put(out.n_kept, row, n);
     if (i != 0 && thread_id() == 0) board().put(kWordSupport, uint64_t(n));
+    enforce_ceiling<T>(false);
   }
 }
 
@@ -131,8 +133,10 @@ FD_DEVICE void post_sums(const SampleOutputs& out) {
     } else if (wanted && i == 1 && listed(posted_list(), posted_cut())) {
       sums.s = mass_on_list(posted_cut());
     } else if (wanted && !(i == 1 && greedy)) {
+      enforce_ceiling<T>(i == 1);
       const Cut all = keep_all(posted_row<T>().smallest_valid());
       sums = row_sums<T>(i == 2 ? at_one : rule, i == 1 ? posted_cut() : all, i == 0 && stats);
+      enforce_ceiling<T>(false);
     }
     __syncthreads();
     if (thread_id() == 0) {
@@ -154,7 +158,9 @@ FD_DEVICE void store_figures(const SampleOutputs& out, bool over_valid) {
   const int64_t id = int64_t(board().word(kWordDrawn));
   const float x = value_at(posted_row<T>(), id);
   const WeightRule rule = posted_rule();
-  const bool in_kept = keeps(posted_cut(), x, id);
+  bool in_kept = keeps(posted_cut(), x, id);
+  if constexpr (kEdited<T>)
+    in_kept = in_kept && below(Ceiling{ceiling_found(), ceiling_first()}, x, id);
   const u128 s = board().wide(kWordSum), s_kept = board().wide(kWordSumKept);
   put(out.kept_mass, row, float(to_double(s_kept) / to_double(s)));
   if (out.logp) {

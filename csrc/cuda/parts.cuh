@@ -15,6 +15,7 @@ struct RowTask {
   ParamsView params;
   Options options;
   bool lists;  // gather candidates for the filters
+  EditSpace edits = {};
 };
 
 FD_DEVICE uint32_t want_of(const RowTask& task, int64_t row) {
@@ -56,11 +57,12 @@ FD_DEVICE float pass_on(List& list, const Global<uint16_t>& to, int64_t first_id
 
 // One part of a row: maxima to the workspace, findings to its record.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kResidentParts)
+__global__ void __launch_bounds__(kThreads, kEdited<T> ? kResidentEditedParts : kResidentParts)
     scan_part_kernel(RowTask task, Space space) {
   const int64_t row = int(blockIdx.x) / space.splits;
   const int split = int(blockIdx.x) % space.splits;
   post_row<T>(task.x, task.mask, row, task.options.probs, space.maxima_of<T>(), space.spreads_of());
+  post_edits<T>(task.edits, row);
   const Row<T> r = posted_row<T>();
   const uint32_t want = want_of(task, row);
   const bool lists = can_pass_on(space, want);

@@ -98,6 +98,13 @@ constexpr int kResident = 4, kResidentParts = 4;
 #else
 constexpr int kResident = 3, kResidentParts = 2;
 #endif
+// Of rows with edits or rules.
+constexpr int kResidentEditedParts = 2;
+#if __CUDA_ARCH__ >= 1000
+constexpr int kResidentProcessed = 2;
+#else
+constexpr int kResidentProcessed = 3;
+#endif
 
 #if __CUDA_ARCH__ >= 800
 // The larger one, or a NaN if there is one; of floats, and of both halves of a word.

@@ -95,6 +95,11 @@ enum BoardWord {
   kWordRuleKind,
   kWordList,
   kWordListState,
+  // Of edited rows.
+  kWordEdits,
+  kWordEditValues,
+  kWordCeiling,
+  kWordCeilingFirst,
   // What the filters keep, and what was drawn.
   kWordCut,
   kWordCutLast,

@@ -5,8 +5,7 @@
 // past the end reads as `pad` (-inf for logits, 0 for probabilities), which never changes a draw.
 #pragma once
 
-#include "../core/call.h"
-#include "reduce.cuh"
+#include "edits.cuh"
 
 namespace fusedraw::cuda {
 
@@ -29,7 +28,7 @@ FD_DEVICE void narrow(float x, Float16& to) {
 
 template <typename T>
 struct Row {
-  Global<const T> x;
+  Global<const Stored<T>> x;
   int blocks;      // at most 2^25
   int run_blocks;  // the first of them are read in 16-byte pieces
   // The rest lies on the board.
@@ -50,9 +49,9 @@ struct Row {
 // Puts a row on the board; every thread then takes it from there. Holds a barrier.
 template <typename T>
 FD_DEVICE void post_row(const RowsView& v, const MaskView& mask, int64_t row, bool probs,
-                        T* far_maxima, uint8_t* far_spreads) {
+                        FarMax<T>* far_maxima, uint8_t* far_spreads) {
   if (thread_id() == 0) {
-    const T* x = static_cast<const T*>(v.data) + row * v.row_stride;
+    const Stored<T>* x = static_cast<const Stored<T>*>(v.data) + row * v.row_stride;
     board().put(kWordRow, uint64_t(row));
     board().put(kWordRowData, reinterpret_cast<uint64_t>(x));
     board().put(kWordCols, uint64_t(v.cols));
@@ -71,7 +70,7 @@ FD_DEVICE void post_row(const RowsView& v, const MaskView& mask, int64_t row, bo
 }
 template <typename T>
 FD_DEVICE Row<T> posted_row() {
-  const Global<const T> x(reinterpret_cast<const T*>(board().word(kWordRowData)));
+  const Global<const Stored<T>> x(reinterpret_cast<const Stored<T>*>(board().word(kWordRowData)));
   const int64_t cols = int64_t(board().word(kWordCols));
   return {x, int((cols + kBlock - 1) / kBlock), x.aligned16() ? int(cols / kBlock) : 0};
 }
@@ -104,9 +103,9 @@ FD_DEVICE bool token_allowed(const Row<T>& r, int64_t id) {
 
 // Nothing: padding throughout.
 template <typename T>
-FD_DEVICE Share<T> padding(const Row<T>& r) {
-  Share<T> s;
-  T nothing{};
+FD_DEVICE Share<Stored<T>> padding(const Row<T>& r) {
+  Share<Stored<T>> s;
+  Stored<T> nothing{};
   if (!r.probs()) set_neg_inf(nothing);
 #pragma unroll
   for (int j = 0; j < kPerLane; ++j) s.e[j] = nothing;
@@ -126,10 +125,10 @@ FD_DEVICE Share<T> fetch_runs(const Global<const T>& block, int lane) {
   return s;
 }
 template <typename T>
-FD_DEVICE Share<T> fetch(const Row<T>& r, int b, int lane) {
-  const Global<const T> block = r.x.at(int64_t(b) * kBlock);
+FD_DEVICE Share<Stored<T>> fetch(const Row<T>& r, int b, int lane) {
+  const Global<const Stored<T>> block = r.x.at(int64_t(b) * kBlock);
   if (in_runs(r, b)) return fetch_runs(block, lane);
-  Share<T> s = padding(r);
+  Share<Stored<T>> s = padding(r);
   const int64_t rest = r.cols() - int64_t(b) * kBlock;
   const int end = rest < kBlock ? int(rest) : kBlock;
 #pragma unroll
@@ -138,21 +137,27 @@ FD_DEVICE Share<T> fetch(const Row<T>& r, int b, int lane) {
   return s;
 }
 
+// Bit j: that of the lane's j-th token, from a block's words; of one read in 16-byte pieces.
+template <typename T>
+FD_DEVICE uint32_t bits_of_runs(const Global<const uint32_t>& words, int lane) {
+  constexpr int kRun = 16 / int(sizeof(T));
+  uint32_t bits = 0;
+#pragma unroll
+  for (int g = 0; g < kPerLane / kRun; ++g) {
+    const int place = (g * kLanes + lane) * kRun;
+    bits |= (words.load(place >> 5) >> (place & 31) & ((1u << kRun) - 1)) << (g * kRun);
+  }
+  return bits;
+}
+
 // Bit j: the lane's j-th token is allowed. Tokens past the end are padding anyway.
 template <typename T>
 FD_DEVICE uint32_t allowed_bits(const Row<T>& r, int b, int lane) {
-  constexpr int kRun = 16 / int(sizeof(T));
-  uint32_t bits = 0;
   if (r.mask() == MaskView::Kind::kBits && in_runs(r, b)) {
-    const Global<const uint32_t> words = r.mask_words().at(int64_t(b) * (kBlock / 32));
-#pragma unroll
-    for (int g = 0; g < kPerLane / kRun; ++g) {
-      const int place = (g * kLanes + lane) * kRun;
-      bits |= (words.load(place >> 5) >> (place & 31) & ((1u << kRun) - 1)) << (g * kRun);
-    }
-    return bits;
+    return bits_of_runs<T>(r.mask_words().at(int64_t(b) * (kBlock / 32)), lane);
   }
   const bool runs = in_runs(r, b);
+  uint32_t bits = 0;
 #pragma unroll 1
   for (int j = 0; j < kPerLane; ++j) {
     const int64_t id = int64_t(b) * kBlock + place_of<T>(runs, lane, j);
@@ -177,11 +182,44 @@ FD_DEVICE void each_in_turn(Values v, Fn fn) {
   }
 }
 
+// The same, giving new values.
+template <typename Fn>
+FD_DEVICE Values map_in_turn(Values v, Fn fn) {
+#pragma unroll 1
+  for (int j = 0; j < kPerLane; ++j) {
+    const float y = fn(v.x[0], j);
+#pragma unroll
+    for (int i = 0; i + 1 < kPerLane; ++i) v.x[i] = v.x[i + 1];
+    v.x[kPerLane - 1] = y;
+  }
+  return v;
+}
+
+// A lane's values of block b, which has edits, with these in place.
 template <typename T>
-FD_DEVICE Values widened(const Row<T>& r, const Share<T>& s, uint32_t allowed) {
+FD_DEVICE_CALL Values with_edits(Values v, int b, int blocks, bool runs) {
+  const BlockEdits edits = edits_of_block(b, blocks);
+  const int lane = lane_id();
+  uint32_t bits = 0xff;
+  if (runs) bits = bits_of_runs<T>(edits.words, lane);
+  if (bits == 0) return v;
+  return map_in_turn(v, [&](float x, int j) {
+    if (!(bits >> j & 1u)) return x;
+    const int place = place_of<T>(runs, lane, j);
+    return runs || edits.has(place) ? edits.value(place) : x;
+  });
+}
+
+// edited_block: the block's number if it has edits, else -1.
+template <typename T>
+FD_DEVICE Values widened(const Row<T>& r, const Share<Stored<T>>& s, uint32_t allowed,
+                         int edited_block = -1) {
   Values v;
 #pragma unroll
   for (int j = 0; j < kPerLane; ++j) v.x[j] = to_float(s.e[j]);
+  if constexpr (kEdited<T>) {
+    if (edited_block >= 0) v = with_edits<T>(v, edited_block, r.blocks, in_runs(r, edited_block));
+  }
   if (r.masked()) {
 #pragma unroll
     for (int j = 0; j < kPerLane; ++j)
@@ -192,25 +230,47 @@ FD_DEVICE Values widened(const Row<T>& r, const Share<T>& s, uint32_t allowed) {
 
 template <typename T>
 FD_DEVICE Values fetch_values(const Row<T>& r, int b, int lane) {
-  const Share<T> s = fetch(r, b, lane);
-  return widened(r, s, !r.masked() ? 0 : allowed_bits(r, b, lane));
+  const Share<Stored<T>> s = fetch(r, b, lane);
+  const uint32_t allowed = !r.masked() ? 0 : allowed_bits(r, b, lane);
+  if constexpr (kEdited<T>) {
+    Values v = widened(r, s, allowed, edited_blocks(b, 1) ? b : -1);
+    const Ceiling ceiling{ceiling_in_force(), ceiling_first()};
+    if (ceiling.hi < inf32()) {
+      const bool runs = in_runs(r, b);
+#pragma unroll
+      for (int j = 0; j < kPerLane; ++j)
+        if (!below(ceiling, v.x[j], int64_t(b) * kBlock + place_of<T>(runs, lane, j)))
+          v.x[j] = r.pad();
+    }
+    return v;
+  }
+  return widened(r, s, allowed);
 }
 
 // What a warp works on at a time: blocks b to b + kBlocks - 1, of which those from `end` on are not
 // read and hold padding.
 template <typename T, int kBlocks>
 struct Batch {
-  Share<T> share[kBlocks];
+  Share<Stored<T>> share[kBlocks];
   uint32_t allowed = 0;  // 8 bits a block
+  int first = 0;         // block
+  uint32_t edited = 0;   // bit u: block first + u has edits
   __device__ uint32_t bits(int u) const { return allowed >> (u * kPerLane) & 0xffu; }
+  __device__ Values values(const Row<T>& r, int u) const {
+    return widened(r, share[u], bits(u), edited >> u & 1u ? first + u : -1);
+  }
 };
 
 template <int kBlocks, typename T>
 FD_DEVICE Batch<T, kBlocks> fetch_batch(const Row<T>& r, int b, int end, int lane) {
   Batch<T, kBlocks> batch;
+  if constexpr (kEdited<T>) {
+    batch.first = b;
+    batch.edited = edited_blocks(b, kBlocks);
+  }
   const int whole = end < r.run_blocks ? end : r.run_blocks;
   if (b + kBlocks <= whole) {
-    const Global<const T> first = r.x.at(int64_t(b) * kBlock);
+    const Global<const Stored<T>> first = r.x.at(int64_t(b) * kBlock);
 #pragma unroll
     for (int u = 0; u < kBlocks; ++u) batch.share[u] = fetch_runs(first.at(u * kBlock), lane);
   } else {
@@ -258,9 +318,9 @@ FD_DEVICE void largest_of_lane(const Row<T>& r, const Batch<T, kBlocks>& batch,
                                float (&m)[kBlocks]) {
 #pragma unroll
   for (int u = 0; u < kBlocks; ++u) m[u] = largest_of(batch.share[u]);
-  if (r.masked()) {
+  if (r.masked() || batch.edited != 0) {
 #pragma unroll
-    for (int u = 0; u < kBlocks; ++u) m[u] = largest_of(widened(r, batch.share[u], batch.bits(u)));
+    for (int u = 0; u < kBlocks; ++u) m[u] = largest_of(batch.values(r, u));
   }
 }
 
@@ -268,12 +328,21 @@ FD_DEVICE void largest_of_lane(const Row<T>& r, const Batch<T, kBlocks>& batch,
 template <typename T>
 FD_DEVICE float value_at(const Row<T>& r, int64_t id) {
   if (id >= r.cols() || !token_allowed(r, id)) return r.pad();
-  return to_float(r.x.load(id)) + 0.0f;
+  float x = to_float(r.x.load(id)) + 0.0f;
+  if constexpr (kEdited<T>) {
+    const int b = int(id / kBlock), place = int(id % kBlock);
+    if (edited_blocks(b, 1)) {
+      const BlockEdits edits = edits_of_block(b, r.blocks);
+      if (edits.has(place)) x = edits.value(place);
+    }
+    if (!below(Ceiling{ceiling_in_force(), ceiling_first()}, x, id)) x = r.pad();
+  }
+  return x;
 }
 
 // The maximum of every noise block and its spread: how many times the weight of the maximum the
-// block weighs at most, 8 to 255, where 255 stands for all of 256. In shared memory or, maxima in
-// the row's own type, in the workspace.
+// block weighs at most, 8 to 255, where 255 stands for all of 256. In shared memory or, maxima as
+// FarMax<T>, in the workspace.
 FD_DEVICE Shared<float> near_maxima() {
   FD_SHARED(float, maxima, kSharedBlocks);
   return maxima;
@@ -286,8 +355,8 @@ template <typename T>
 struct Maxima {
   bool is_near;
   int from;  // the first block that the shared memory holds
-  __device__ static Global<T> far() {
-    return Global<T>(reinterpret_cast<T*>(board().word(kWordFarMaxima)));
+  __device__ static Global<FarMax<T>> far() {
+    return Global<FarMax<T>>(reinterpret_cast<FarMax<T>*>(board().word(kWordFarMaxima)));
   }
   __device__ static Global<uint8_t> far_spreads() {
     return Global<uint8_t>(reinterpret_cast<uint8_t*>(board().word(kWordFarSpreads)));
@@ -305,7 +374,7 @@ struct Maxima {
       near_spreads().store(b - from, spread);
       return;
     }
-    T v;
+    FarMax<T> v;
     narrow(max, v);
     far().store(b, v);
     far_spreads().store(b, spread);

@@ -3,17 +3,26 @@
 // are few, more of them make the first pass beforehand. Another kernel writes kept ids.
 #pragma once
 
+#include "late.cuh"
 #include "outputs.cuh"
 #include "parts.cuh"
 
 namespace fusedraw::cuda {
 
-// From the row's facts to its token, which is left on the board.
 template <typename T>
-FD_DEVICE void draw_token(const SampleCall& call, bool counts_kept) {
+FD_DEVICE bool choose(const Options& options, const NoiseSource& noise) {
+  if constexpr (kEdited<T>) return choose_by_rules<T>(options, noise);
+  choose_kept<T>();
+  return true;
+}
+
+// From the row's facts to its token, which is left on the board. False: there is none.
+template <typename T>
+FD_DEVICE bool draw_token(const SampleCall& call, bool counts_kept) {
   leave_rule(weight_rule(posted_rule().m, has_flag(kFlagGreedy) ? 1.0f : temperature_of(),
                          call.options.probs));
-  choose_kept<T>();
+  const NoiseSource noise{call.options.domain, call.forced, call.n_forced};
+  if (!choose<T>(call.options, noise)) return false;
   const float eps = mix_eps_of();
   const bool greedy = has_flag(kFlagGreedy), over_valid = call.options.mix_valid;
   if ((counts_kept || (eps > 0.0f && !over_valid)) && !greedy &&
@@ -21,7 +30,6 @@ FD_DEVICE void draw_token(const SampleCall& call, bool counts_kept) {
     const Cut cut = stricter(posted_cut(), Cut{lightest_value<T>(1), kAllTies});
     post_cut(cut, keeps_whole());  // what is dropped weighs nothing
   }
-  const NoiseSource noise{call.options.domain, call.forced, call.n_forced};
   const bool explored = eps > 0.0f && coin_fires(noise_r64(noise.noise(), kPurposeCoin, 0), eps);
   Cut cut = posted_cut();
   if (explored && over_valid) cut = keep_all(posted_row<T>().smallest_valid());
@@ -32,11 +40,13 @@ FD_DEVICE void draw_token(const SampleCall& call, bool counts_kept) {
     board().put(kWordExplored, explored);
   }
   __syncthreads();
-  if (greedy && !(explored && over_valid)) return;
+  if (greedy && !(explored && over_valid)) return true;
+  enforce_ceiling<T>(!(explored && over_valid));
   const int64_t id = race<T>(Field{{cut.lo, kWordFieldLast}, explored}, noise);
   __syncthreads();
   if (thread_id() == 0) board().put(kWordDrawn, uint64_t(id));
   __syncthreads();
+  return true;
 }
 
 template <typename T, bool kMore>
@@ -89,11 +99,14 @@ static __global__ void __launch_bounds__(kThreads)
 // The kept ids of a row, ascending.
 template <typename T>
 __global__ void __launch_bounds__(kThreads, kResident)
-    kept_ids_kernel(SampleCall call, Space space, const int64_t* offsets, int32_t* ids) {
+    kept_ids_kernel(SampleCall call, Space space, EditSpace edits, const int64_t* offsets,
+                    int32_t* ids) {
   const int64_t row = blockIdx.x;
   const RowLaw law = space.law_of(row).load(0);
   if (law.status != kOk) return;
   post_row<T>(call.x, call.mask, row, call.options.probs, nullptr, nullptr);
+  post_edits<T>(edits, row);
+  if constexpr (kEdited<T>) leave_ceiling(edits.ceiling_of(row).load(0));
   const Row<T> r = posted_row<T>();
   int64_t at = Global<const int64_t>(offsets).load(row);
   const int64_t end = Global<const int64_t>(offsets).load(row + 1);

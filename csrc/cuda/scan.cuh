@@ -35,7 +35,7 @@ FD_DEVICE bool any_negative(const Row<T>& r, const Batch<T, kBlocks>& batch) {
   bool negative = false;
 #pragma unroll
   for (int u = 0; u < kBlocks; ++u) {
-    const Values v = widened(r, batch.share[u], batch.bits(u));
+    const Values v = batch.values(r, u);
 #pragma unroll
     for (int j = 0; j < kPerLane; ++j) negative |= v.x[j] < 0.0f;
   }

@@ -28,8 +28,8 @@ struct Space {
   int blocks = 0, per_split = 0, splits = 1;                                      // noise blocks
 
   template <typename T>
-  __device__ T* maxima_of() const {
-    return reinterpret_cast<T*>(base + maxima);
+  __device__ FarMax<T>* maxima_of() const {
+    return reinterpret_cast<FarMax<T>*>(base + maxima);
   }
   __device__ uint8_t* spreads_of() const { return base + spreads; }
   __device__ Global<PartRecord> records_of(int64_t row) const {

@@ -158,8 +158,7 @@ FD_DEVICE void second_pass() {
     const WeightRule rule = posted_rule();
     float of_lane = 0.0f;
 #pragma unroll
-    for (int u = 0; u < kEach; ++u)
-      of_lane += rough_sum(rule, widened(r, batch.share[u], batch.bits(u)), lo);
+    for (int u = 0; u < kEach; ++u) of_lane += rough_sum(rule, batch.values(r, u), lo);
     add_compensated(of_lane);
   }
   if (!(board().word(kWordPass) & kPassSums)) return;

@@ -20,8 +20,18 @@ struct TypedLaunchers {
   const char* (*finish_mixture)(const MixtureCall&, void* workspace, void* stream);
 };
 
+// Of sample_processed.
+struct ProcessedLaunchers {
+  const char* (*sample)(const SampleCall&, void* workspace, void* stream);
+  const char* (*kept_ids)(const SampleCall&, const void* workspace, const int64_t* offsets,
+                          int32_t* ids, void* stream);
+};
+
 const TypedLaunchers& float32_launchers();
 const TypedLaunchers& bfloat16_launchers();
 const TypedLaunchers& float16_launchers();
+const ProcessedLaunchers& processed_float32_launchers();
+const ProcessedLaunchers& processed_bfloat16_launchers();
+const ProcessedLaunchers& processed_float16_launchers();
 
 }  // namespace fusedraw::cuda

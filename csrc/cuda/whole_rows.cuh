@@ -142,19 +142,6 @@ FD_DEVICE uint8_t post_law(const Space& space, int64_t row) {
   return uint8_t(board().word(kWordPick));
 }
 
-// fn(x, j) of each value, in a loop that is not unrolled.
-template <typename Fn>
-FD_DEVICE Values map_in_turn(Values v, Fn fn) {
-#pragma unroll 1
-  for (int j = 0; j < kPerLane; ++j) {
-    const float y = fn(v.x[0], j);
-#pragma unroll
-    for (int i = 0; i + 1 < kPerLane; ++i) v.x[i] = v.x[i + 1];
-    v.x[kPerLane - 1] = y;
-  }
-  return v;
-}
-
 // e of each value that `kept` says is kept, else 0.
 template <typename Kept>
 FD_DEVICE Values relative_weights(const WeightRule& rule, const Values& v, float least_t,

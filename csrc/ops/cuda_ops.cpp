@@ -147,10 +147,7 @@ void add_own_outputs(Tensors& t) {
   }
 }
 
-std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, const Tensor& keys,
-                                OptionalTensor mask, int64_t mode_bits, int64_t outputs,
-                                int64_t top_n) {
-  SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n);
+std::vector<Tensor> run_sample(SampleTensors& t) {
   Launch launch(t.op, t.device);
   const int64_t rows = t.call.x.rows;
   add_own_outputs(t);
@@ -165,6 +162,28 @@ std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, cons
   if (t.wants_kept) store_kept(t.call, t.device, launch, workspace, t.results);
   for (Tensor& tensor : t.after_kept) t.results.push_back(tensor);
   return std::move(t.results);
+}
+
+std::vector<Tensor> sample_cuda(const Tensor& logits, const Tensor& params, const Tensor& keys,
+                                OptionalTensor mask, int64_t mode_bits, int64_t outputs,
+                                int64_t top_n) {
+  SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n);
+  return run_sample(t);
+}
+
+std::vector<Tensor> sample_processed_cuda(const Tensor& logits, const Tensor& params,
+                                          const Tensor& rules, const Tensor& keys,
+                                          OptionalTensor mask, OptionalTensor history,
+                                          OptionalTensor history_offsets, OptionalTensor prompt,
+                                          OptionalTensor prompt_offsets, OptionalTensor suppress,
+                                          OptionalTensor suppress_offsets, OptionalTensor bias,
+                                          OptionalTensor bias_offsets, OptionalTensor bias_values,
+                                          int64_t mode_bits, int64_t outputs, int64_t top_n) {
+  SampleTensors t(logits, params, keys, mask, mode_bits, outputs, top_n, true);
+  t.add_rules(rules, {history, history_offsets, prompt, prompt_offsets, suppress, suppress_offsets,
+                      bias, bias_offsets, bias_values});
+  by_value(t.call.rules);
+  return run_sample(t);
 }
 
 std::vector<Tensor> mixture_cuda(std::vector<Tensor> members, const Tensor& weights,
@@ -361,6 +380,7 @@ VerifyResults verify_cuda(const Tensor& draft_ids, const Tensor& draft_logits,
 
 void implement_operators(torch::stable::detail::StableLibrary& m) {
   m.impl("sample", TORCH_BOX(&sample_cuda));
+  m.impl("sample_processed", TORCH_BOX(&sample_processed_cuda));
   m.impl("row_keys", TORCH_BOX(&row_keys_cuda));
   m.impl("derive_keys", TORCH_BOX(&derive_keys_cuda));
   m.impl("softmax", TORCH_BOX(&softmax_cuda));

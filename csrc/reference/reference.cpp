@@ -83,6 +83,10 @@ RowResult draw_row(const SampleCall& call, int64_t row) {
   const Plan plan = make_plan(params, call.options);
   const Noise noise = row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
   const std::vector<Token> kept = choose_kept(sorted, plan, call.options, rules, noise);
+  if (kept.empty()) {  // temperature_last: what is left weighs nothing at T
+    r.status = kEmpty;
+    return r;
+  }
   const std::vector<Token>& support = call.options.mix_valid ? sorted.tokens : kept;
 
   r.explored = coin_fires(noise_r64(noise, kPurposeCoin, 0), params.mix_eps);

@@ -41,6 +41,23 @@ void declare(Buffers& b, const KeptSetsView& kept, int64_t rows) {
   b.declare(kept.offsets, size_t(rows + 1) * sizeof(int64_t), kRead, "kept offsets");
 }
 
+void declare(Buffers& b, const IdLists& l, int64_t rows, const std::string& name) {
+  if (!l.ids) return;
+  const int64_t width = l.wide ? 8 : 4;
+  if (!l.offsets)
+    return declare_rows(b, l.ids, rows, l.length * width, l.row_stride * width, kRead, name);
+  b.declare(l.ids, size_t(l.total * width), kRead, name);
+  b.declare(l.offsets, size_t(l.offsets_stride ? rows + 1 : 2) * 8, kRead, name + " offsets");
+}
+
+void declare(Buffers& b, const EditsView& e, int64_t rows) {
+  declare(b, e.history, rows, "history");
+  declare(b, e.prompt, rows, "prompt");
+  declare(b, e.suppress, rows, "suppress");
+  declare(b, e.bias, rows, "bias");
+  if (e.bias.ids) b.declare(e.values, size_t(e.bias.total) * 4, kRead, "bias values");
+}
+
 void declare_forced(Buffers& b, const ForcedNoise* forced, int64_t n) {
   if (forced) b.declare(forced, size_t(n) * sizeof(ForcedNoise), kRead, "forced");
 }
@@ -85,6 +102,8 @@ void declare(Buffers& b, const SampleCall& c) {
   declare(b, c.x, "x");
   declare(b, c.mask, n, c.x.cols);
   declare(b, c.params, n);
+  declare(b, c.edits, n);
+  declare_rows(b, c.rules.data, n, kRuleColumns * 8, c.rules.row_stride * 8, kRead, "rules");
   declare(b, c.keys, n);
   declare_forced(b, c.forced, c.n_forced);
   declare(b, c.out, n);

@@ -67,7 +67,7 @@ __all__ = [
 _LAZY = (
     *("comparing", "controllers", "flashinfer", "metrics", "numpy"),
     *("reference", "reference_mixture", "reference_routing", "reference_rules", "reference_scores"),
-    *("reference_speculative", "schedules"),
+    *("reference_speculative", "schedules", "transformers", "vllm"),
 )
 
 

@@ -405,6 +405,8 @@ def sample_row(
     law = weigh_probs(x, order) if probs else weigh(x, order, params.temperature)
     noise = Noise(key, domain, forced or {})
     kept = sorted(choose(x, law, params, noise) if choose else kept_set(x, law, params))
+    if not kept:  # temperature_last (reference_rules): what is left weighs nothing at T
+        return RowResult(EMPTY, top_ids=[-1] * top_n, top_logps=[NOT_A_NUMBER] * top_n)
     support = kept if params.mix_support == "kept" else sorted(order)
     drawn, explored = mixed(noise, law, kept, support, params.mix_eps)
     kept_sum = sum(law.w[i] for i in kept)

@@ -16,8 +16,22 @@ from torch.utils._pytree import tree_map
 
 DEVICE = torch.device(os.environ.get("FUSEDRAW_TEST_DEVICE", "cuda"))
 ON_CPU = DEVICE.type == "cpu"
-NAMES = ("sample", "row_keys", "derive_keys", "softmax", "filter", "multinomial", "verify")
-PARAMETERS = {"sample": 1, "softmax": 1, "filter": 1}  # which argument is one row for all, or one for each
+NAMES = (
+    "sample",
+    "sample_processed",
+    "row_keys",
+    "derive_keys",
+    "softmax",
+    "filter",
+    "multinomial",
+    "verify",
+)
+PARAMETERS = {
+    "sample": 1,
+    "sample_processed": 2,
+    "softmax": 1,
+    "filter": 1,
+}  # which argument is one row for all, or one for each
 
 
 def missing():

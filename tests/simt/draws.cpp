@@ -101,19 +101,49 @@ void by_reference(void (*row_of)(const Call&, int64_t, const Pool&), const Call&
   for (int64_t r = 0; r < call.x.rows; ++r) row_of(call, r, Pool{});
 }
 
-void draw(const Rows& rows, double temperature, double top_p, double top_k) {
+// Lists and rules that all rows share.
+struct Processing {
+  explicit Processing(int64_t cols) : history(500), prompt(40) {
+    for (size_t i = 0; i < history.size(); ++i) history[i] = int64_t(i * i * 7 % size_t(cols));
+    for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = int64_t(i * 11);
+  }
+  void add_to(SampleCall& call) const {
+    const auto list = [](const std::vector<int64_t>& ids) {
+      IdLists l;
+      l.ids = ids.data();
+      l.length = int64_t(ids.size());
+      return l;
+    };
+    call.ruled = true;
+    call.edits.history = list(history);
+    call.edits.prompt = list(prompt);
+    call.edits.bias = list(prompt);
+    call.edits.bias.offsets = offsets;
+    call.edits.bias.total = offsets[1];
+    call.edits.values = values;
+    call.rules.data = rules;
+  }
+  std::vector<int64_t> history, prompt;
+  int64_t offsets[2] = {0, 3};
+  float values[3] = {1.5f, -2.0f, 0.5f};
+  double rules[kRuleColumns] = {2.0, 0.9, 1e-4, 1e-3, 0.02, 1.0, 1.2, 0.1, 0.05};
+};
+
+void draw(const Rows& rows, double temperature, double top_p, double top_k, bool processed) {
   const double table[kParamColumns] = {temperature, top_p, 0.0, 0.25, top_k};
+  const Processing processing(rows.view.cols);
   SampleCall call;
   call.x = rows.view;
   call.params.data = table;
   call.keys.data = rows.keys.data();
+  if (processed) processing.add_to(call);
   Drawn expected(rows.view.rows), got(rows.view.rows);
   call.out = expected.view();
   by_reference(reference_engine().sample_row, call);
   call.out = got.view();
   Workspace space(cuda::sample_workspace(call));
   check_launch(cuda::launch_sample(call, space.get(), nullptr));
-  check("sample", got == expected);
+  check(processed ? "sample_processed" : "sample", got == expected);
   std::vector<int64_t> offsets(size_t(rows.view.rows + 1));
   check_launch(cuda::launch_kept_offsets(call.out.n_kept, rows.view.rows, offsets.data(), nullptr));
   std::vector<int32_t> ids(size_t(offsets.back()), -1);
@@ -217,9 +247,11 @@ int main(int argc, char** argv) {
     simt::options().schedule = strtoull(argv[i], nullptr, 10);
     simt::options().check_shared = false;  // ThreadSanitizer looks itself
     for (const Rows& rows : {Rows(2, 1000), Rows(1, 33'000)}) {
-      draw(rows, 0.8, 0.9, 50);
+      draw(rows, 0.8, 0.9, 50, false);
+      draw(rows, 0.8, 1.0, 0, true);
       if (!all) continue;
-      draw(rows, 0.8, 0.9, 0);
+      draw(rows, 0.8, 0.9, 0, false);
+      draw(rows, 0.8, 0.9, 50, true);
       softmax(rows);
       mask(rows);
       multinomial(rows, 20, true);

@@ -175,8 +175,8 @@ void refresh_block(Row& r, int64_t b) {
   memcpy(r.group_max + b * V::kLanes, lanes, sizeof(lanes));
 }
 
-// After a first pass over the row as it is: its edits, and the maxima that they change. Later passes
-// see the edited row. Gives its largest value.
+// After a first pass over the row as it is: its edits, and the maxima that they change. Later
+// passes see the edited row. Gives its largest value.
 float apply_edits(Row& r) {
   memset(r.stale, 0, size_t(r.blocks));
   r.edit(r, r.marks, r.edit_starts, r.edits, r.stale);

@@ -61,6 +61,7 @@ Kept choose_kept(const Row& r, const Plan& plan, const Pool& pool, Scratch& scra
 // K where rules beyond the plan's count. Leaves the row that K is cut from in `r`.
 Kept choose_by_rules(Row& r, const Options& options, const Plan& plan, const LateRules& rules,
                      const Noise& noise, const Pool& pool, Scratch& scratch) {
+  const WeightRule own = r.rule;
   if (options.temperature_last) r.rule = weight_rule(r.rule.m, 1.0f, false);
   Cut base{smallest_valid(r), kAllTies};
   if (has_sigma(rules))
@@ -68,7 +69,11 @@ Kept choose_by_rules(Row& r, const Options& options, const Plan& plan, const Lat
         base, Cut{sigma_value(r.rule.m, sigma_reach(gap_sums(r), rules.top_n_sigma)), kAllTies});
   Kept k = choose_kept(r, plan, base, pool, scratch);
   if (has_late(rules)) r = narrow_late(k, r, rules, noise, scratch);
-  if (options.temperature_last) narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
+  if (options.temperature_last) {
+    narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
+    r.rule = own;
+    narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
+  }
   if (r.ceiling.hi < inf32()) k.whole = false;
   return k;
 }
@@ -214,14 +219,15 @@ void sample_checked(const SampleCall& call, int64_t row, const RowParams& params
   res.status = scan_row(r, pool);
   if (res.status != kOk) return;
   const Noise noise = row_noise(call.keys, row, call.options.domain, call.forced, call.n_forced);
-  const WeightRule own =
-      weight_rule(r.rule.m, plan.greedy ? 1.0f : params.temperature, call.options.probs);
-  r.rule = own;
+  r.rule = weight_rule(r.rule.m, plan.greedy ? 1.0f : params.temperature, call.options.probs);
   Row from = r;
   Kept k;
   if (call.ruled && !plan.greedy) {
     k = choose_by_rules(from, call.options, plan, rules, noise, pool, scratch);
-    from.rule = own;
+    if (call.options.temperature_last && has_late(rules) && count_kept(from, k.cut) == 0) {
+      res.status = kEmpty;  // what the rules left weighs nothing at T
+      return;
+    }
   } else {
     k = choose_kept(r, plan, pool, scratch);
   }
