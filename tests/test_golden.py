@@ -70,18 +70,9 @@ def test_plain_python_gives_the_same():
             assert golden.same(golden.run(call), expected), call.group
 
 
-def has_kernels(calls):
-    """Those of operators that the executor has."""
-    with engine(EXECUTOR):
-        has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-        lacking = {op for op in golden.PLACES if not has_kernel(f"fusedraw_simt::{op}", "CPU")}
-    assert lacking <= {"sample_processed"}
-    return [call for call in calls if call.op not in lacking]
-
-
 def test_the_executor_gives_the_same():
     """The CUDA kernels on a part of the rows."""
-    for call in has_kernels(some_calls(BY_EXECUTOR, 257)):
+    for call in some_calls(BY_EXECUTOR, 257):
         with engine("scalar"):
             expected = golden.run(call)
         with engine(EXECUTOR):
@@ -90,8 +81,8 @@ def test_the_executor_gives_the_same():
 
 @pytest.mark.slow
 def test_no_bit_moves_on_the_executor():
-    """All rows of its operators; on a device: gpu/golden_on_device.py."""
-    assert golden.differences(golden.collect(results_of(has_kernels(all_calls()), EXECUTOR))) == []
+    """All rows of the CUDA kernels; on a device: gpu/golden_on_device.py."""
+    assert golden.differences(golden.collect(results_of(all_calls(), EXECUTOR))) == []
 
 
 def test_the_rows_reach_everything():
