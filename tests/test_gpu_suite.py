@@ -61,7 +61,8 @@ def on_the_cpu(*arguments):
 # Among those of all files: what takes long on a CPU is left to test_all_of_them_on_the_cpu.
 SOME = (
     *("graphs.py", "reduced.py", "parity.py", "rows.py::test_bad_values_anywhere_in_a_split_row"),
-    *("processed.py", "speculative.py", "streams.py", "statistics_on_device.py::test_law[uniform-2]"),
+    *("processed.py", "speculative.py", "golden_on_device.py", "streams.py"),
+    "statistics_on_device.py::test_law[uniform-2]",
     "statistics_on_device.py::test_rows_of_a_seeded_batch_are_independent",
 )
 LONG = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the tests of this folder on a device: parity, invariance, bad input, statistics, graphs, streams.
+"""Runs the tests of this folder on a device: parity, golden rows, bad input, statistics, graphs, streams.
 Where there is none, says so in one line. Arguments are pytest's.
 
 FUSEDRAW_TEST_DEVICE: cuda (default), cuda:1, ...; cpu runs what can be run without a device.
@@ -18,7 +18,8 @@ sys.modules["simt_engine"] = on_device
 
 # Not called test_*.py, so that `make test` does not collect them.
 FILES = (
-    *("parity.py", "rows.py", "processed.py", "speculative.py", "statistics_on_device.py", "graphs.py"),
+    *("parity.py", "rows.py", "processed.py", "speculative.py", "golden_on_device.py"),
+    *("statistics_on_device.py", "graphs.py"),
     "streams.py",
 )
 
