@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 DEMO_ARGS   ?=
 CUDA_ARGS   ?=
+AARCH64_ARGS ?=
 WHEEL_ARGS  ?=
 # Without its dependencies, which bring triton. apache-tvm-ffi is what it cannot do without.
 XGRAMMAR := xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
@@ -28,7 +29,7 @@ CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-integrations test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
+.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -52,6 +53,9 @@ test-slow: $(STAMPS)/test ## the tests that take minutes each
 
 test-integrations:  ## transformers, xgrammar and vLLM from PyPI, each in an environment of its own (minutes)
 	TORCH_ARGS="$(TORCH_ARGS)" $(PYTHON) tests/integrations/run.py
+
+test-aarch64: $(STAMPS)/test ## core and engines cross-compiled, under qemu-user: weights and golden rows
+	$(PY) tests/aarch64/run.py $(AARCH64_ARGS)
 
 test-isa: $(STAMPS)/test  ## the tests with one instruction set in use: make test-isa ISA=avx2
 	FUSEDRAW_ISA=$(ISA) $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
