@@ -32,7 +32,7 @@ TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile py
 .PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
 
 venv: $(STAMPS)/torch  ## the virtual environment with torch and the build tools
 

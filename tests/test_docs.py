@@ -75,10 +75,10 @@ def test_files_named_alone_exist(document):
 
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.M))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, flags=re.M))
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
-        for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.M):
+        for target in re.findall(r"(?:^|`)make ([a-z0-9-]+)", text, flags=re.M):
             assert target in targets, (document.name, target)
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, flags=re.M).group(1).split())
     assert phony == targets
