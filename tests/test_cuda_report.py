@@ -243,7 +243,7 @@ def test_one_architecture_compiles(compiled):
     for k in kernels:
         assert k["occupancy"] >= 0.5, k
     loops = {loop["function"]: loop for loop in cuda_report.loops_of(compiled)}
-    assert loops["scan_blocks"]["loads16"] == 2
+    assert loops["scan_blocks"]["loads16"] >= 2  # several loads under way at once
 
 
 @pytest.mark.parametrize("config", ["T", "top-k", "top-p", "T+logp+entropy"])
