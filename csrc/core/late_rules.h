@@ -79,19 +79,6 @@ FD_FN double sigma_reach(const GapSums& g, float n_sigma) {
   return double(n_sigma) * (root / to_double(g.n) * 0x1p-13);
 }
 
-// The smallest float x in [low, high] with holds(x), holds(high) being true and the rest monotone.
-template <typename Holds>
-FD_FN float smallest_holding(float low_value, float high_value, Holds holds) {
-  uint32_t low = order_key(low_value), high = order_key(high_value);
-  while (low < high) {
-    const uint32_t middle = low + (high - low) / 2;
-    if (holds(from_order_key(middle)))
-      high = middle;
-    else
-      low = middle + 1;
-  }
-  return from_order_key(high);
-}
 FD_FN float sigma_value(float m, double reach) {
   return smallest_holding(-kFltMax, m, [&](float x) { return double(m - x) <= reach; });
 }

@@ -21,6 +21,21 @@ FD_FN float next_down(float x) {
   return from_order_key(k == 0x80000000u ? 0x7ffffffeu : k - 1);
 }
 
+// The smallest float x in [low, high] with holds(x), holds(high) being true and the rest monotone:
+// a bisection over the order keys, at most 32 steps.
+template <typename Holds>
+FD_FN float smallest_holding(float low_value, float high_value, Holds holds) {
+  uint32_t low = order_key(low_value), high = order_key(high_value);
+  while (low < high) {
+    const uint32_t middle = low + (high - low) / 2;
+    if (holds(from_order_key(middle)))
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  return from_order_key(high);
+}
+
 // Whether (x, i) comes before (y, j).
 FD_FN bool before(float x, int64_t i, float y, int64_t j) { return x > y || (x == y && i < j); }
 

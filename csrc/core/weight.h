@@ -85,20 +85,11 @@ FD_FN float relative_weight(const WeightRule& r, float x) {
 
 FD_FN uint64_t weight_of(const WeightRule& r, float x) { return fixed43(relative_weight(r, x)); }
 
-// The smallest float x <= m with weight_of(x) >= w, 1 <= w <= 2^43. Weights are monotone in x, so a
-// bisection over the order keys finds it in at most 32 steps.
+// The smallest float x <= m with weight_of(x) >= w, 1 <= w <= 2^43. Weights are monotone in x.
 FD_FN float smallest_with_weight(const WeightRule& r, uint64_t w) {
   if (r.kind == WeightKind::kUniform) return -kFltMax;
-  uint32_t low = r.kind == WeightKind::kProbs ? order_key(0.0f) : order_key(-kFltMax);
-  uint32_t high = order_key(r.m);
-  while (low < high) {
-    const uint32_t middle = low + (high - low) / 2;
-    if (weight_of(r, from_order_key(middle)) >= w)
-      high = middle;
-    else
-      low = middle + 1;
-  }
-  return from_order_key(high);
+  const float low = r.kind == WeightKind::kProbs ? 0.0f : -kFltMax;
+  return smallest_holding(low, r.m, [&](float x) { return weight_of(r, x) >= w; });
 }
 
 }  // namespace fusedraw

@@ -23,24 +23,11 @@ struct RowTerms {
   uint8_t status;
 };
 
-struct MixtureSpace {
-  uint8_t* base = nullptr;
-  int64_t maxima = 0, spreads = 0, members = 0, terms = 0, sums = 0, combined = 0, draw = 0,
-          bytes = 0;  // offsets
-  int64_t rows = 0;
-  int blocks = 0;
+struct MixtureSpace : SlotSpace {
+  int64_t members = 0, terms = 0, sums = 0, combined = 0, draw = 0;  // offsets
 
   __host__ __device__ float* combined_rows() const {
     return reinterpret_cast<float*>(base + combined);
-  }
-  // What the first pass over a member's row takes.
-  __device__ Space of_rows() const {
-    Space s;
-    s.base = base;
-    s.maxima = maxima;
-    s.spreads = spreads;
-    s.blocks = s.per_split = blocks;
-    return s;
   }
   __device__ Global<MemberRow> member(int m) const {
     return Global<MemberRow>(reinterpret_cast<MemberRow*>(base + members) + m * rows);
@@ -56,22 +43,12 @@ struct MixtureSpace {
 
 inline MixtureSpace plan_mixture(const MixtureCall& call, void* base) {
   MixtureSpace s;
-  s.base = static_cast<uint8_t*>(base);
-  s.rows = call.x.rows;
-  s.blocks = int((call.x.cols + kBlock - 1) / kBlock);
-  const auto take = [&s](int64_t bytes) {
-    const int64_t at = s.bytes;
-    s.bytes += (bytes + 255) / 256 * 256;
-    return at;
-  };
-  const bool far = s.blocks > kSharedBlocks;
-  s.maxima = take(far ? s.rows * s.blocks * 4 : 0);
-  s.spreads = take(far ? s.rows * s.blocks : 0);
-  s.members = take(s.rows * call.members * int64_t(sizeof(MemberRow)));
-  s.terms = take(s.rows * int64_t(sizeof(RowTerms)));
-  s.sums = take(s.rows * int64_t(sizeof(Sums)));
-  s.combined = take(s.rows * call.x.cols * int64_t(sizeof(float)));
-  s.draw = take(0);
+  s.plan_slots(call.x, call.x.rows, base);
+  s.members = s.take(s.rows * call.members * int64_t(sizeof(MemberRow)));
+  s.terms = s.take(s.rows * int64_t(sizeof(RowTerms)));
+  s.sums = s.take(s.rows * int64_t(sizeof(Sums)));
+  s.combined = s.take(s.rows * call.x.cols * int64_t(sizeof(float)));
+  s.draw = s.take(0);
   return s;
 }
 

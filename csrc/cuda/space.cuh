@@ -21,6 +21,13 @@ struct RowLaw {
   bool greedy;
 };
 
+// Takes bytes from a workspace that is being planned; gives where they begin.
+inline int64_t take_bytes(int64_t& all, int64_t bytes) {
+  const int64_t at = all;
+  all += (bytes + 255) / 256 * 256;
+  return at;
+}
+
 // A row's maxima, records, passed-on ids and law, each after the other and 256-byte aligned.
 struct Space {
   uint8_t* base = nullptr;
@@ -58,11 +65,7 @@ inline Space plan_space(const RowsView& x, bool with_laws, bool lists, void* bas
   } else {
     s.per_split = s.blocks;
   }
-  const auto take = [&s](int64_t bytes) {
-    const int64_t at = s.bytes;
-    s.bytes += (bytes + 255) / 256 * 256;
-    return at;
-  };
+  const auto take = [&s](int64_t bytes) { return take_bytes(s.bytes, bytes); };
   const int64_t size = x.dtype == DType::kFloat32 ? 4 : 2, parts = x.rows * s.splits;
   const bool far = s.splits > 1 || s.blocks > kSharedBlocks;
   s.maxima = take(far ? x.rows * s.blocks * size : 0);
@@ -72,5 +75,33 @@ inline Space plan_space(const RowsView& x, bool with_laws, bool lists, void* bas
   s.laws = take(with_laws ? x.rows * int64_t(sizeof(RowLaw)) : 0);
   return s;
 }
+
+// The workspace of a call that scans whole rows, one thread block each, in `slots` places, whatever
+// their dtypes; an operator adds its own parts.
+struct SlotSpace {
+  uint8_t* base = nullptr;
+  int64_t maxima = 0, spreads = 0, bytes = 0;  // offsets
+  int64_t rows = 0;
+  int blocks = 0;
+
+  void plan_slots(const RowsView& x, int64_t slots, void* at) {
+    base = static_cast<uint8_t*>(at);
+    rows = x.rows;
+    blocks = int((x.cols + kBlock - 1) / kBlock);
+    const bool far = blocks > kSharedBlocks;
+    maxima = take(far ? slots * blocks * 4 : 0);
+    spreads = take(far ? slots * blocks : 0);
+  }
+  int64_t take(int64_t more) { return take_bytes(bytes, more); }
+  // What the first pass over a row takes.
+  __device__ Space of_rows() const {
+    Space s;
+    s.base = base;
+    s.maxima = maxima;
+    s.spreads = spreads;
+    s.blocks = s.per_split = blocks;
+    return s;
+  }
+};
 
 }  // namespace fusedraw::cuda

@@ -25,20 +25,10 @@ struct Verdict {
   Next next;
 };
 
-struct VerifySpace {
-  uint8_t* base = nullptr;
-  int64_t maxima = 0, spreads = 0, laws = 0, verdicts = 0, bytes = 0;  // offsets
-  int64_t rows = 0, drafts = 0;
-  int blocks = 0;
+struct VerifySpace : SlotSpace {
+  int64_t laws = 0, verdicts = 0;  // offsets
+  int64_t drafts = 0;
 
-  __device__ Space of_rows() const {
-    Space s;
-    s.base = base;
-    s.maxima = maxima;
-    s.spreads = spreads;
-    s.blocks = s.per_split = blocks;
-    return s;
-  }
   __device__ Global<PositionLaw> laws_of(bool draft) const {
     return Global<PositionLaw>(reinterpret_cast<PositionLaw*>(base + laws) +
                                (draft ? 0 : rows * drafts));
@@ -50,22 +40,11 @@ struct VerifySpace {
 
 inline VerifySpace plan_verify(const VerifyCall& call, void* base) {
   VerifySpace s;
-  s.base = static_cast<uint8_t*>(base);
-  s.rows = call.x.rows;
   s.drafts = call.drafts;
-  s.blocks = int((call.x.cols + kBlock - 1) / kBlock);
-  const auto take = [&s](int64_t bytes) {
-    const int64_t at = s.bytes;
-    s.bytes += (bytes + 255) / 256 * 256;
-    return at;
-  };
   // A slot for each position, and for each row: the kernels that use them follow each other.
-  const int64_t slots = s.rows * (s.drafts > 1 ? s.drafts : 1);
-  const bool far = s.blocks > kSharedBlocks;
-  s.maxima = take(far ? slots * s.blocks * 4 : 0);
-  s.spreads = take(far ? slots * s.blocks : 0);
-  s.laws = take(2 * s.rows * s.drafts * int64_t(sizeof(PositionLaw)));
-  s.verdicts = take(s.rows * int64_t(sizeof(Verdict)));
+  s.plan_slots(call.x, call.x.rows * (s.drafts > 1 ? s.drafts : 1), base);
+  s.laws = s.take(2 * s.rows * s.drafts * int64_t(sizeof(PositionLaw)));
+  s.verdicts = s.take(s.rows * int64_t(sizeof(Verdict)));
   return s;
 }
 

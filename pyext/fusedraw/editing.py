@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from ._checks import check_rows
+from ._drawing import Extras, check_extras
 from ._edits import fold_masks, pack_lists
 from ._params import check_lengths
-from ._processing import check_extras
 from ._rules import NAMES, OFF, check_rules
 
 
@@ -37,7 +37,7 @@ def edit_logits(
     check_rows(op, "logits", logits)
     penalties = (repetition_penalty, frequency_penalty, presence_penalty)
     rules = (*OFF[:-3], *penalties)
-    check_extras(op, rules, None, history, prompt)
+    check_extras(op, Extras(rules, history=history, prompt=prompt))
     one_row = logits.dim() == 1
     x = logits.unsqueeze(0) if one_row else logits
     rows, vocab = x.shape

@@ -5,7 +5,7 @@ As in `reference`: Python integers and floats, one short function per rule, one 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .reference import (
     BAD_PARAM,
@@ -152,7 +152,7 @@ def choose(x, law, params, noise, rules):
     if law.greedy:
         return kept_set(x, law, params)
     seen = weigh(x, law.order, 1.0) if rules.temperature_last else law
-    among = weigh_some(seen, top_n_sigma(seen.order, x, rules.top_n_sigma))
+    among = replace(seen, order=top_n_sigma(seen.order, x, rules.top_n_sigma))  # what filters choose from
     kept = kept_set(x, among, params)
     if rules.typical_p < 1:
         kept = typical(kept, seen, rules.typical_p)
@@ -163,12 +163,6 @@ def choose(x, law, params, noise, rules):
     if noise.r64(XTC, 0) < ceil_mul(rules.xtc_probability, 1 << 64):
         kept = xtc(kept, seen, rules.xtc_threshold)
     return [i for i in kept if law.w[i] > 0]
-
-
-def weigh_some(law, order):
-    """The law with a shorter order: what filters choose from."""
-    some = type(law)(order, law.t, law.e, law.w)
-    return some
 
 
 def process_row(x, *, history=(), prompt=(), suppress=(), bias=(), rules=None, top_n=0, **rest):

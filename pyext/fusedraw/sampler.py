@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from ._device import HAS_CUDA, is_plain, move
+from ._drawing import Extras, SampleOutput, check_call, draw_any, explain
 from ._ops import sample as sample_op
 from ._params import (
     COLUMNS,
@@ -22,7 +23,6 @@ from ._params import (
 from ._rules import NAMES as RULE_NAMES
 from ._rules import OFF, check_rules
 from .keys import make_keys, reject_beside_keys
-from .sampling import SampleOutput, check_call, draw_any, draw_extras, explain
 
 is_compiling = torch.compiler.is_compiling
 _OPTIONS = ("mix_support", "filter_order", "ties", "domain", "returns", "top_n", "check")
@@ -113,19 +113,11 @@ class Sampler(torch.nn.Module):
         seed=None,
         step=0,
         generator=None,
-        history=None,
-        prompt=None,
-        logit_bias=None,
-        suppress=None,
-        deny_mask=None,
+        **edits,
     ):
-        """What `sample` gives for these arguments and the sampler's own."""
+        """What `sample` gives for these arguments and the sampler's own; edits: as in `forward`."""
         if (
-            history is not None
-            or logit_bias is not None
-            or suppress is not None
-            or deny_mask is not None
-            or prompt is not None
+            edits
             or self._rules is not None
             or self._last is not None
             # What torch's own __call__ is for; without these it would cost a microsecond for nothing.
@@ -136,17 +128,7 @@ class Sampler(torch.nn.Module):
             or _global_forward_pre_hooks
         ):
             return super().__call__(
-                logits,
-                keys=keys,
-                mask=mask,
-                seed=seed,
-                step=step,
-                generator=generator,
-                history=history,
-                prompt=prompt,
-                logit_bias=logit_bias,
-                suppress=suppress,
-                deny_mask=deny_mask,
+                logits, keys=keys, mask=mask, seed=seed, step=step, generator=generator, **edits
             )
         if (
             self._params is not None
@@ -190,10 +172,12 @@ class Sampler(torch.nn.Module):
         deny_mask=None,
     ):
         """As a call, without the hooks of the module and without the fast path."""
-        extras = (self._rules or OFF, self._last, history, prompt, suppress, logit_bias, deny_mask)
-        if all(extra is None for extra in (self._rules, *extras[1:])):
-            return draw_any("sample", logits, self._values, self._options, mask, keys, seed, step, generator)
-        return draw_extras(logits, self._values, self._options, mask, keys, seed, step, generator, extras)
+        given = (self._last, history, prompt, suppress, logit_bias, deny_mask)
+        plain = self._rules is None and all(value is None for value in given)
+        extras = None if plain else Extras(self._rules or OFF, *given)
+        return draw_any(
+            "sample", logits, self._values, self._options, mask, keys, seed, step, generator, extras
+        )
 
     def _apply(self, fn, recurse=True):
         """What .to(), .cuda() and the like do to tensors: of it, the change of device."""

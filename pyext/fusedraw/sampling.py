@@ -1,67 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """sample, sample_probs: one token id per row, and by-products of the same launch on request."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from ._checks import (
-    LOGIT_DTYPES,
-    PROB_DTYPES,
-    bad_row,
-    call,
-    check_keys,
-    check_mask,
-    check_rows,
-    refusal,
-    should_raise,
-)
-from ._device import HAS_CUDA, kernel_device, move
+from ._device import HAS_CUDA
+from ._drawing import Extras, SampleOutput, check_call, draw_any, explain
 from ._ops import sample as sample_op
-from ._params import (
-    MODE_RAISE,
-    HasTensor,
-    cached_plan,
-    check_lengths,
-    check_values,
-    mix_eps_of,
-    pack_options,
-    pack_values,
-)
-from ._processing import draw_processed
-from .keys import make_keys, reject_beside_keys, resolve_keys
+from ._params import HasTensor, cached_plan, mix_eps_of
+from .keys import make_keys, reject_beside_keys
 
 is_compiling = torch.compiler.is_compiling
-
-_WHOLE_BATCH = ("kept_ids", "kept_offsets")  # CSR: has no first row to take
-
-
-class SampleOutput(NamedTuple):
-    """Ids and what else was asked for; None where not asked. A 1-D input gives 0-D fields ([n] for top_*)."""
-
-    ids: Tensor  # int64 [B], -1 for a bad row
-    status: Tensor | None = None  # uint8 [B], see Status
-    logp: Tensor | None = None  # float32 [B], nats: log-probability under the exact behaviour policy
-    logp_full: Tensor | None = None  # float32 [B]: tempered, untruncated
-    logp_raw: Tensor | None = None  # float32 [B]: untruncated at T = 1
-    entropy: Tensor | None = None  # float32 [B], nats, of the tempered, untruncated law
-    varentropy: Tensor | None = None  # float32 [B], nats^2
-    margin: Tensor | None = None  # float32 [B]: first minus second logit, +inf if there is one
-    n_kept: Tensor | None = None  # int64 [B]: tokens that the filters keep
-    kept_mass: Tensor | None = None  # float32 [B]: their share of the untruncated law
-    rank: Tensor | None = None  # int64 [B]: valid tokens before the drawn one
-    explored: Tensor | None = None  # bool [B]: the coin of mix_eps fired
-    kept_ids: Tensor | None = None  # int32 [sum of n_kept], ascending within a row
-    kept_offsets: Tensor | None = None  # int64 [B + 1]: row r has kept_ids[offsets[r]:offsets[r + 1]]
-    top_ids: Tensor | None = None  # int64 [B, top_n]: the first of the order, -1 where missing
-    top_logps: Tensor | None = None  # float32 [B, top_n]: their logp_raw, -inf where missing
-
-    def __repr__(self) -> str:
-        fields = [
-            f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True) if value is not None
-        ]
-        return f"SampleOutput({', '.join(fields)})"
 
 
 def sample(
@@ -196,8 +145,8 @@ def sample(
         *(top_n_sigma, typical_p, epsilon_cutoff, eta_cutoff, xtc_threshold, xtc_probability),
         *(repetition_penalty, frequency_penalty, presence_penalty),
     )
-    extras = (rules, temperature_last, history, prompt, suppress, logit_bias, deny_mask)
-    return draw_extras(logits, values, options, mask, keys, seed, step, generator, extras)
+    extras = Extras(rules, temperature_last, history, prompt, suppress, logit_bias, deny_mask)
+    return draw_any("sample", logits, values, options, mask, keys, seed, step, generator, extras)
 
 
 def sample_probs(
@@ -237,11 +186,6 @@ def sample_probs(
     return _draw("sample_probs", probs, values, options, mask, keys, seed, step, generator)
 
 
-def draw_extras(logits, values, options, mask, keys, seed, step, generator, extras):
-    out = draw_processed("sample", logits, values, options, mask, keys, seed, step, generator, extras)
-    return out["ids"] if len(out) == 1 else SampleOutput(**out)
-
-
 def _draw(op, x, values, options, mask, keys, seed, step, generator):
     """Plain numbers and plain tensors on a device of ours: one cache look-up and one op, which checks devices
     and shapes. All else: draw_any."""
@@ -274,53 +218,3 @@ def _draw(op, x, values, options, mask, keys, seed, step, generator):
     else:
         return out[0] if plan.bare else SampleOutput(**dict(zip(plan.names, out, strict=True)))
     raise explain(op, failure, x, values, mask, keys)
-
-
-def draw_any(op, x, values, options, mask, keys, seed, step, generator):
-    """The whole road: all checks first, tensor parameters, one row, other devices, compiled graphs."""
-    values = check_values(op, values)
-    mode, outputs, fields, top_n = pack_options(op, *options)
-    check = options[-1]
-    check_call(op, x, values, mask, None)
-    one_row = x.dim() == 1
-    if one_row:
-        x = x.unsqueeze(0)
-    home = x.device
-    if should_raise(check, home):
-        mode |= MODE_RAISE
-    if keys is not None:
-        keys = resolve_keys(op, x, keys, seed, step, generator, one_row)
-    device = kernel_device(home)
-    if device != home:
-        x, mask, keys, seed, step, *values = move(device, x, mask, keys, seed, step, *values)
-    if keys is None:
-        keys = make_keys(op, x, seed, step, generator)
-    params = pack_values(x, values)
-    out = call(op, sample_op, x, params, keys, mask, mode, outputs, top_n)
-    if device != home:
-        out = [tensor.to(home) for tensor in out]
-    out = dict(zip(fields, out, strict=True))
-    if one_row:
-        out = {name: field if name in _WHOLE_BATCH else field[0] for name, field in out.items()}
-    return out["ids"] if len(out) == 1 else SampleOutput(**out)
-
-
-def explain(op, error, x, values, mask, keys):
-    """What a fast path raises when the op refused: the typed error of the full checks."""
-    failure = bad_row(op, error)
-    if failure is None:
-        check_call(op, x, values, mask, keys)
-        failure = refusal(op, error)
-    return failure
-
-
-def check_call(op, x, values, mask, keys) -> None:
-    """Raise what is wrong with the metadata of a call, if anything is."""
-    probs = op == "sample_probs"
-    check_rows(op, "probs" if probs else "logits", x, PROB_DTYPES if probs else LOGIT_DTYPES)
-    rows = x.shape[0] if x.dim() == 2 else 1
-    if values:  # none: all numbers
-        check_lengths(op, values, rows, x.device)
-    check_mask(op, mask, rows, x.shape[-1], x.device)
-    if keys is not None:
-        check_keys(op, keys, rows, x.device)

@@ -57,31 +57,6 @@ GapSums gap_sums(const Row& r) {
   return g;
 }
 
-// S and G over K.
-Sums kept_stats(const Row& r, const Cut& cut) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-  RowSums sums(r.rule, true);
-  for (int64_t b = 0; b < r.blocks; ++b) {
-    const float e_max = top_weight(r.rule, r.block_max[b]);
-    if (e_max <= kNoWeight || !block_alive(r, cut, b)) continue;
-    sums.add(cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer), e_max);
-  }
-  return sums.finish();
-}
-
-// fn(x, id) for every token of K.
-template <typename Fn>
-void for_kept(const Row& r, const Cut& cut, Fn fn) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-  const float least = smallest_valid(r);
-  for (int64_t b = 0; b < r.blocks; ++b) {
-    if (!block_alive(r, cut, b)) continue;
-    const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
-    for (int i = 0; i < kBlock; ++i)
-      if (x[i] >= least) fn(x[i], b * kBlock + i);
-  }
-}
-
 uint64_t first_weight(const Row& r, const Cut& cut) {
   float best = -inf32();
   for_kept(r, cut, [&](float x, int64_t) { best = x > best ? x : best; });
@@ -105,7 +80,7 @@ Row narrow_late(Kept& k, Row r, const LateRules& rules, const Noise& noise, Scra
   k.listed = false;  // these rules read the row
   narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
   if (rules.typical_p < 1.0f) {
-    const Sums sums = kept_stats(r, k.cut);
+    const Sums sums = kept_sums(r, k.cut, true);
     const float center = typical_center(sums);
     const u128 target = ceil_mul(rules.typical_p, sums.s);
     const float reach = typical_reach(r, k.cut, center, target, scratch);
@@ -119,7 +94,7 @@ Row narrow_late(Kept& k, Row r, const LateRules& rules, const Noise& noise, Scra
     narrow(k, r, Cut{smallest_with_weight(r.rule, least), kAllTies});
   }
   if (rules.eta_cutoff > 0.0f) {
-    const Sums sums = kept_stats(r, k.cut);
+    const Sums sums = kept_sums(r, k.cut, true);
     const uint64_t least = eta_weight(rules.eta_cutoff, sums, first_weight(r, k.cut));
     narrow(k, r, Cut{smallest_with_weight(r.rule, least), kAllTies});
   }

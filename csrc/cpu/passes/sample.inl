@@ -118,14 +118,7 @@ void store_kept(const SampleCall& call, int64_t row, const Row& r, const Kept& k
     for (int64_t i = 0; i < n; ++i) out[i] = int32_t(k.list.id[i]);
     return;
   }
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-  const float least = smallest_valid(r);
-  for (int64_t b = 0; b < r.blocks; ++b) {
-    if (!block_alive(r, k.cut, b)) continue;
-    const float* x = cut_block(r, k.cut, b, r.fetch(r, b, buffer), cut_buffer);
-    for (int i = 0; i < kBlock; ++i)
-      if (x[i] >= least) *out++ = int32_t(b * kBlock + i);
-  }
+  for_kept(r, k.cut, [&out](float, int64_t id) { *out++ = int32_t(id); });
 }
 
 // The first top_n of the order, from a list or, where none is short enough, from the whole row.

@@ -140,16 +140,30 @@ int64_t count_kept(const Row& r, const Cut& cut) {
   return n;
 }
 
-// Weight of the kept tokens.
-u128 kept_sum(const Row& r, const Cut& cut) {
+// Sums over the kept tokens.
+Sums kept_sums(const Row& r, const Cut& cut, bool stats) {
   alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-  RowSums sums(r.rule, false);
+  RowSums sums(r.rule, stats);
   for (int64_t b = 0; b < r.blocks; ++b) {
     const float e_max = top_weight(r.rule, r.block_max[b]);
     if (e_max <= kNoWeight || !block_alive(r, cut, b)) continue;
     sums.add(cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer), e_max);
   }
-  return sums.finish().s;
+  return sums.finish();
+}
+u128 kept_sum(const Row& r, const Cut& cut) { return kept_sums(r, cut, false).s; }
+
+// fn(x, id) for every kept token, ids ascending.
+template <typename Fn>
+void for_kept(const Row& r, const Cut& cut, Fn fn) {
+  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  const float least = smallest_valid(r);
+  for (int64_t b = 0; b < r.blocks; ++b) {
+    if (!block_alive(r, cut, b)) continue;
+    const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
+    for (int i = 0; i < kBlock; ++i)
+      if (x[i] >= least) fn(x[i], b * kBlock + i);
+  }
 }
 
 // Number of valid tokens before (x, id) in the order.
