@@ -12,13 +12,12 @@ beforehand, since edits change the law and with it the work of the race. The goa
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import fusedraw
 import torch
 from data import make
-from timing import chunk_of, interleave, keep_memory, load_said, machine, versions
+from timing import chunk_of, interleave, keep_memory, load_said, store
 
 VOCAB, SMALL = 128256, 64
 GOAL = 1.25
@@ -115,9 +114,7 @@ def main() -> None:
                 ratio = row.get("engine ratio")
                 goal = "" if ratio is None else "reached" if ratio <= GOAL else "missed"
                 print(f"  {name:38}", "  ".join(f"{k} {v:9.2f}" for k, v in row.items()), goal)
-    if options.json:
-        about = {"isa": fusedraw.isa(), "machine": machine(), "versions": versions(), "goal": GOAL}
-        options.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    store(options.json, goal=GOAL, results=results)
 
 
 if __name__ == "__main__":

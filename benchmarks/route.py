@@ -9,12 +9,11 @@ shapes. The goal is 5 x at T = 16384, E = 256, k = 8.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import fusedraw
 import torch
-from timing import chunk_of, interleave, keep_memory, load_said, machine, versions
+from timing import chunk_of, interleave, keep_memory, load_said, store
 
 GOAL = 5.0
 SHAPES = [(16384, 256, 8), (16384, 64, 6), (16384, 8, 2), (4096, 2304, 8), (16384, 256, 32)]
@@ -86,14 +85,7 @@ def main() -> None:
                 "{:>6} {:>5} {:>3}".format(*shape),
                 f"{noise:>7} {theirs:>10.2f} {ours:>9.2f} {theirs / ours:>6.1f}{goal}",
             )
-    if options.json:
-        about = {
-            "threads": options.threads,
-            "isa": fusedraw.isa(),
-            "machine": machine(),
-            "versions": versions(),
-        }
-        options.json.write_text(json.dumps({**about, "cases": cases}, indent=1) + "\n")
+    store(options.json, threads=options.threads, cases=cases)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Whatever disturbs the machine then disturbs all of them, and ratios hold where a
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
@@ -186,6 +187,16 @@ def cache_sizes() -> dict[str, str]:
         if kind != "Instruction":
             out[f"L{level}"] = size
     return out
+
+
+def store(path: Path | None, **figures: object) -> None:
+    """Writes figures with what they depend on: instruction set, machine, versions. None: nothing."""
+    if path is None:
+        return
+    import fusedraw
+
+    about = {"isa": fusedraw.isa(), "machine": machine(), "versions": versions()}
+    path.write_text(json.dumps({**about, **figures}, indent=1) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 
 import fusedraw
 import torch
-from timing import chunk_of, interleave, keep_memory, load_said, machine, versions
+from timing import chunk_of, interleave, keep_memory, load_said, store
 from torch import Tensor
 
 B, G, V = 1, 4, 128256
@@ -110,14 +109,7 @@ def main() -> None:
             f"{name:>10} {top_p:>6} {case['n_accepted']:>8.2f} {theirs:>10.2f} {ours:>10.3f} "
             f"{theirs / ours:>6.1f}  {case['ms']}"
         )
-    if options.json:
-        about = {
-            "threads": options.threads,
-            "isa": fusedraw.isa(),
-            "machine": machine(),
-            "versions": versions(),
-        }
-        options.json.write_text(json.dumps({**about, "cases": cases}, indent=1) + "\n")
+    store(options.json, threads=options.threads, cases=cases)
 
 
 if __name__ == "__main__":

@@ -82,11 +82,7 @@ inline EditSpace plan_edits(const SampleCall& call, bool with_ceilings, int64_t 
   s.base = static_cast<uint8_t*>(base);
   s.bytes = at;
   s.blocks = int((call.x.cols + kBlock - 1) / kBlock);
-  const auto take = [&s](int64_t bytes) {
-    const int64_t begin = s.bytes;
-    s.bytes += (bytes + 255) / 256 * 256;
-    return begin;
-  };
+  const auto take = [&s](int64_t bytes) { return take_bytes(s.bytes, bytes); };
   const EditsView& e = call.edits;
   int64_t slots = 0;
   if (any_edits(e)) {
