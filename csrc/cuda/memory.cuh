@@ -6,6 +6,13 @@
 
 namespace fusedraw::cuda {
 
+// Takes bytes from a workspace that is being planned; gives where they begin.
+inline int64_t take_bytes(int64_t& all, int64_t bytes) {
+  const int64_t at = all;
+  all += (bytes + 255) / 256 * 256;
+  return at;
+}
+
 template <typename T>
 class Global {
  public:

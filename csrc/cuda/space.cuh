@@ -21,13 +21,6 @@ struct RowLaw {
   bool greedy;
 };
 
-// Takes bytes from a workspace that is being planned; gives where they begin.
-inline int64_t take_bytes(int64_t& all, int64_t bytes) {
-  const int64_t at = all;
-  all += (bytes + 255) / 256 * 256;
-  return at;
-}
-
 // A row's maxima, records, passed-on ids and law, each after the other and 256-byte aligned.
 struct Space {
   uint8_t* base = nullptr;
