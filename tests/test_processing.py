@@ -1,26 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits and rules through the face of the package: forms of lists, numbers and tensors, errors, edit_logits,
-Sampler, and what each rule means, against independent formulas."""
+"""Edits and rules through the face of the package: forms of lists, edit_logits, Sampler, mixed batches, shapes
+without data, compiled graphs."""
 
 import math
 
 import fusedraw
 import pytest
 import torch
+from processing_cases import HISTORY, KEYS, PROMPT, V, X, csr
 from strategies import make_rows
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-V = 700
-X = make_rows("normal", 4, V, seed=11) / 2
-KEYS = fusedraw.derive_keys(7, torch.arange(4))
-HISTORY = torch.randint(-1, V, (4, 300), generator=torch.Generator().manual_seed(1))
-PROMPT = torch.randint(0, V, (4, 50), generator=torch.Generator().manual_seed(2))
 ALL = ("logp", "n_kept", "kept_mass", "entropy", "rank")
-
-
-def csr(padded):
-    rows = [row[row >= 0] for row in padded]
-    offsets = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)
-    return torch.cat(rows), offsets
 
 
 def same(a, b):
@@ -28,12 +19,6 @@ def same(a, b):
     for name, left, right in zip(a._fields, a, b, strict=True):
         assert (left is None) == (right is None), name
         assert left is None or torch.equal(left, right), name
-
-
-def kept_of(x=X, **arguments):
-    """The kept sets, as sorted lists."""
-    out = fusedraw.sample(x, keys=KEYS[: x.shape[0]], returns=("kept",), **arguments)
-    return [ids.tolist() for ids in out.kept_ids.tensor_split(out.kept_offsets[1:-1])]
 
 
 def test_forms_of_lists_agree():
@@ -149,89 +134,6 @@ def test_sampler_takes_rules_and_lists():
     )
 
 
-# What the rules mean, by formulas of their own in float64
-
-
-def probabilities(t=1.0):
-    return torch.softmax(X.double() / t, dim=-1)
-
-
-@pytest.mark.parametrize("n", [0.5, 1.0, 2.0, 3.0])
-def test_top_n_sigma(n):
-    x = X.double()
-    limit = x.amax(-1, keepdim=True) - n * x.std(-1, correction=0, keepdim=True)
-    expected = [row.nonzero().flatten().tolist() for row in x >= limit]
-    assert kept_of(top_n_sigma=n) == expected
-    assert kept_of(top_n_sigma=n, temperature=3.0) == expected  # temperature does not matter
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
-def test_typical(share):
-    p = probabilities(0.8)
-    distance = (-p.log() - -(p * p.log()).sum(-1, keepdim=True)).abs()
-    expected = []
-    for row in range(4):
-        order = distance[row].argsort()
-        n = int((p[row][order].cumsum(0) < share).sum()) + 1
-        expected.append(sorted(order[:n].tolist()))
-    assert kept_of(typical_p=share, temperature=0.8) == expected
-
-
-@pytest.mark.parametrize("epsilon", [1e-4, 3e-3, 0.02, 0.9])
-def test_epsilon_and_eta(epsilon):
-    p = probabilities()
-    best = p >= p.amax(-1, keepdim=True)
-    assert kept_of(epsilon_cutoff=epsilon) == [r.nonzero().flatten().tolist() for r in (p >= epsilon) | best]
-    entropy = -(p * p.log()).sum(-1, keepdim=True)
-    eta = torch.minimum(torch.tensor(epsilon), math.sqrt(epsilon) * (-entropy).exp())
-    assert kept_of(eta_cutoff=epsilon) == [r.nonzero().flatten().tolist() for r in (p >= eta) | best]
-
-
-def test_cutoffs_look_at_what_is_left():
-    """After top-k the probabilities are those of the first k."""
-    p = torch.zeros_like(probabilities())
-    top = X.topk(40)
-    p.scatter_(1, top.indices, torch.softmax(top.values.double(), -1))
-    assert kept_of(top_k=40, epsilon_cutoff=0.02) == [r.nonzero().flatten().tolist() for r in p >= 0.02]
-
-
-def test_xtc_drops_all_top_choices_but_the_last():
-    p = probabilities(0.5)
-    for row, kept in enumerate(kept_of(xtc_probability=1.0, xtc_threshold=0.05, temperature=0.5)):
-        top = (p[row] >= 0.05).nonzero().flatten()
-        dropped = top[p[row][top].argsort(descending=True)][:-1].tolist()
-        assert dropped and set(range(V)) - set(kept) == set(dropped)
-
-
-def test_xtc_fires_as_often_as_asked():
-    x = X[:1].expand(20000, V)
-    keys = fusedraw.derive_keys(3, torch.arange(20000))
-    out = fusedraw.sample(
-        x, keys=keys, returns=("n_kept",), xtc_probability=0.3, xtc_threshold=0.02, top_k=50
-    )
-    fired = (out.n_kept < 50).sum().item()
-    assert abs(fired - 6000) < 5 * math.sqrt(20000 * 0.3 * 0.7)  # five standard errors, a fixed seed
-
-
-def test_temperature_last():
-    """Filters see T = 1; the draw sees T."""
-    for rules in ({"top_p": 0.8}, {"min_p": 0.05}, {"typical_p": 0.7}, {"eta_cutoff": 0.01}):
-        assert kept_of(temperature=2.5, temperature_last=True, **rules) == kept_of(**rules)
-        assert kept_of(temperature=2.5, **rules) != kept_of(**rules)
-    kept = kept_of(top_p=0.8)
-    out = fusedraw.sample(X, temperature=2.5, temperature_last=True, top_p=0.8, keys=KEYS, returns=("logp",))
-    for row in range(4):
-        p = torch.softmax(X[row, kept[row]].double() / 2.5, -1)
-        expected = p[kept[row].index(out.ids[row].item())].log()
-        assert math.isclose(out.logp[row], expected, abs_tol=1e-5)
-
-
-def test_best_token_stays_under_the_cutoffs():
-    for name in ("epsilon_cutoff", "eta_cutoff"):
-        for kept, best in zip(kept_of(**{name: 1.0}), X.argmax(-1).tolist(), strict=True):
-            assert kept == [best] or (name == "eta_cutoff" and best in kept)
-
-
 def test_greedy_rows_have_edits_and_no_rules():
     y = fusedraw.edit_logits(X, repetition_penalty=2.0, history=X.topk(3).indices)
     got = fusedraw.sample(
@@ -244,67 +146,6 @@ def test_greedy_rows_have_edits_and_no_rules():
         seed=1,
     )
     assert torch.equal(got, y.argmax(-1))
-
-
-BAD = [
-    ({"repetition_penalty": 1.2}, ValueError, "repetition_penalty needs history or prompt"),
-    ({"frequency_penalty": 0.1, "prompt": PROMPT}, ValueError, "frequency_penalty needs history"),
-    ({"presence_penalty": 0.1}, ValueError, "presence_penalty needs history"),
-    ({"repetition_penalty": 0, "history": HISTORY}, ValueError, "repetition_penalty must be > 0 and finite"),
-    ({"repetition_penalty": math.inf, "history": HISTORY}, ValueError, "repetition_penalty must be > 0"),
-    ({"frequency_penalty": math.nan, "history": HISTORY}, ValueError, "frequency_penalty must be finite"),
-    (
-        {"presence_penalty": "1", "history": HISTORY},
-        TypeError,
-        "presence_penalty must be a number or a tensor",
-    ),
-    ({"typical_p": 1.5}, ValueError, r"typical_p must be in \[0, 1\], got 1.5"),
-    ({"epsilon_cutoff": -0.1}, ValueError, "epsilon_cutoff must be in"),
-    ({"eta_cutoff": True}, TypeError, "eta_cutoff must be a number"),
-    ({"top_n_sigma": -1}, ValueError, "top_n_sigma must be >= 0"),
-    ({"xtc_threshold": 0.2}, ValueError, "xtc_threshold needs xtc_probability"),
-    ({"temperature_last": 1}, TypeError, "temperature_last must be a bool, got int"),
-    ({"typical_p": torch.ones(3)}, ValueError, "typical_p must have length 1 or 4"),
-    ({"typical_p": torch.ones(4, dtype=torch.bool)}, TypeError, "typical_p tensor must be"),
-    ({"history": [1, 2, 3]}, TypeError, r"history must be a tensor \[B, L\] or a pair"),
-    ({"history": HISTORY.float()}, TypeError, "history must be int32 or int64, got float32"),
-    ({"history": HISTORY[:3]}, ValueError, r"history must be \[4, L\], got shape \[3, 300\]"),
-    ({"history": HISTORY[0]}, ValueError, r"history must be \[4, L\], got shape \[300\]"),
-    ({"prompt": (PROMPT[0], torch.tensor([0, 50, 50]))}, ValueError, r"offsets \[5\]"),
-    ({"prompt": (PROMPT[0], torch.tensor([0, 50], dtype=torch.int32))}, TypeError, "offsets of prompt"),
-    (
-        {"prompt": (PROMPT[0], torch.tensor([0, 49]))},
-        ValueError,
-        "offsets of prompt must rise from 0 to the 50",
-    ),
-    ({"prompt": (PROMPT[0], torch.tensor([0, 30, 20, 40, 50]))}, ValueError, "must rise"),
-    ({"history": torch.full((4, 1), V)}, ValueError, "BAD_PARAM"),
-    ({"logit_bias": {V: 1.0}}, ValueError, rf"logit_bias must hold ids in \[0, {V}\), got {V}"),
-    ({"logit_bias": {1: math.nan}}, ValueError, "logit_bias must be a number or -inf"),
-    ({"logit_bias": {"1": 1.0}}, TypeError, "logit_bias must hold token ids"),
-    ({"logit_bias": {1: "x"}}, TypeError, "logit_bias must map ids to numbers"),
-    ({"logit_bias": [{1: 1.0}]}, ValueError, "logit_bias must hold 4 dicts"),
-    ({"logit_bias": 3}, TypeError, "logit_bias must be a dict"),
-    ({"suppress": [V]}, ValueError, "suppress must hold ids"),
-    ({"suppress": 3}, TypeError, "suppress must be ids"),
-    ({"suppress": list(range(V))}, ValueError, "EMPTY"),
-    ({"deny_mask": torch.zeros(3, dtype=torch.bool)}, ValueError, "mask must be"),
-    ({"deny_mask": [True]}, TypeError, "deny_mask must be a torch.Tensor"),
-    (
-        {
-            "deny_mask": torch.zeros(V, dtype=torch.bool),
-            "mask": torch.zeros((V + 31) // 32, dtype=torch.int32),
-        },
-        TypeError,
-        "mask and deny_mask must be of one kind",
-    ),
-]
-
-
-@pytest.mark.parametrize(("arguments", "error", "text"), BAD, ids=lambda v: str(v)[:40])
-def test_bad_input(arguments, error, text):
-    with pytest.raises(error, match=text):
-        fusedraw.sample(X, keys=KEYS, **arguments)
 
 
 def test_torch_contract():
@@ -362,3 +203,15 @@ def test_one_call_does_64_mixed_requests():
             assert torch.equal(getattr(alone, name), getattr(out, name)[row]), (row, name)
     greedy = fusedraw.edit_logits(x, logit_bias=bias)[kind == 0].argmax(-1)
     assert torch.equal(out.ids[kind == 0], greedy)
+
+
+def test_shapes_without_data():
+    """Meta and fake tensors, plain numbers among the rules: shapes and dtypes, nothing drawn."""
+    arguments = {"typical_p": 0.9, "top_p": 0.5, "suppress": [2], "returns": ("logp",)}
+    keys = torch.empty(2, 2, dtype=torch.int64, device="meta")
+    out = fusedraw.sample(torch.empty(2, 50, device="meta"), keys=keys, **arguments)
+    assert out.ids.is_meta and out.ids.shape == out.logp.shape == (2,)
+    with FakeTensorMode():
+        keys = torch.empty(2, 2, dtype=torch.int64)
+        out = fusedraw.sample(torch.empty(2, 50), keys=keys, **arguments)
+    assert out.ids.dtype is torch.int64 and out.logp.dtype is torch.float32 and out.ids.shape == (2,)
