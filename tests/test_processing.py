@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Edits and rules through the face of the package: forms of lists, edit_logits, Sampler, mixed batches, shapes
-without data, compiled graphs."""
+"""Edits and rules through the face of the package: forms of lists, edit_logits, Sampler, mixed batches,
+shapes without data, compiled graphs."""
 
 import math
 
