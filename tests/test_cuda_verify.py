@@ -3,6 +3,7 @@
 races and unwritten words are checked meanwhile."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,12 +22,10 @@ from strategies import (
     examples,
     forced,
     make_keys,
-    make_mask,
     make_params,
-    make_rows,
     on_every_engine,
 )
-from verify_cases import Case, cases, make_case, spread_case, tied_case, verify, verify_r1
+from verify_cases import cases, make_case, masks_at, rows_at, spread_case, tied_case, verify, verify_r1
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 
@@ -60,7 +59,7 @@ def test_two_dtypes(dtypes):
 def test_odd_and_unaligned_rows(size):
     wide = torch.randn(6, 4, size + 3, generator=torch.Generator().manual_seed(size))
     target, draft = wide[::2, :, 1 : size + 1], wide[1::2, :3, 2 : size + 2]
-    mask = torch.stack([make_mask("rows-0.95", 3, size, i) for i in range(4)], dim=1)
+    mask = masks_at("rows-0.95", 3, size, range(4))
     mask[:, :, 0] = True
     both(verify, make_case(draft, target))
     both(verify, make_case(draft, target, mask=mask, draft_mask=mask[:, :3]))
@@ -69,10 +68,7 @@ def test_odd_and_unaligned_rows(size):
 def test_masks_of_words():
     """Packed, one a position, another of the draft; drafts accepted and replaced."""
     case = spread_case(rows=6, drafts=2, size=700, noise=1.5)
-    masks = [
-        torch.stack([make_mask("words-1", 6, 700, seed + i) for i in range(n)], dim=1)
-        for seed, n in ((0, 2), (9, 3))
-    ]
+    masks = [masks_at("words-1", 6, 700, range(seed, seed + n)) for seed, n in ((0, 2), (9, 3))]
     out = both(verify, make_case(case.draft, case.target, draft_mask=masks[0], mask=masks[1]))
     assert (out["status"] == Status.OK).all() and (out["n_accepted"] < 2).any()
 
@@ -92,7 +88,7 @@ def test_a_row_beyond_shared_memory():
 
 def test_fewer_drafts_and_none():
     case = spread_case(rows=5, size=300, noise=0.1)
-    both(verify, Case(**{**vars(case), "n_draft": torch.tensor([0, 1, 2, 3, 4])}))
+    both(verify, replace(case, n_draft=torch.tensor([0, 1, 2, 3, 4])))
     none = both(verify, make_case(case.target[:, :0], case.target[:, :1]))
     assert none["ids"].shape == (5, 1) and (none["ids"] >= 0).all()
     empty = both(verify, make_case(case.target[:0, :2], case.target[:0, :3]))
@@ -101,13 +97,13 @@ def test_fewer_drafts_and_none():
 
 def test_bad_rows():
     size, rows = 300, 9
-    target = torch.stack([make_rows("normal", rows, size, i) for i in range(3)], dim=1)
+    target = rows_at("normal", rows, size, range(3))
     case = make_case(target[:, :2].clone(), target, params=make_params().repeat(rows, 1))
     case.target[0, 1, 4], case.target[1, 2, 299], case.target[2, 0] = NAN, INF, -INF
     case.draft[3, 1, 7], case.draft[4, 0] = NAN, -INF
     case.draft_ids[5, 1], case.draft_ids[6, 0] = -1, size
     case.params[7, 1] = 1.5
-    case = Case(**{**vars(case), "draft_params": make_params()})
+    case = replace(case, draft_params=make_params())
     out = both(verify, case)
     bad = Status.BAD_PARAM
     expected = [Status.NAN, Status.POS_INF, Status.EMPTY, Status.NAN, Status.EMPTY, bad, bad, bad, Status.OK]

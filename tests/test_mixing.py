@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mixture mu = (1 - mix_eps) * pi + mix_eps * uniform(U): its ends to the bit, its sum on the integers,
 its uniform part, the probabilities that it returns. Elsewhere: frequencies under filters and coins on one row
-(test_statistics.py), coins on generated rows (test_comparing.py)."""
+(test_statistics.py), coins on generated rows (test_comparing_coupled.py)."""
 
 import math
 from fractions import Fraction

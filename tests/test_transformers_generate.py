@@ -12,7 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import CausalLMOutput
-from transformers_models import EOS, PAD, VOCAB, bart, hf_on_path, llama, prompts, t5, table
+from transformers_models import EOS, PAD, VOCAB, bart, hf_on_path, llama, prompts, same_text, t5, table
 
 MODELS = {"llama": llama, "bart": bart, "t5": t5}
 GREEDY = (
@@ -72,11 +72,7 @@ class Odd(LogitsProcessor):
 
 @pytest.mark.parametrize("fields", GREEDY, ids=lambda fields: "-".join(fields) or "plain")
 def test_greedy_is_token_exact(model, fields):
-    x = prompts()
-    expected = model.generate(x, max_new_tokens=12, do_sample=False, **fields)
-    assert torch.equal(
-        model.generate(x, max_new_tokens=12, do_sample=False, custom_generate=ours.sample, **fields), expected
-    )
+    same_text(model, prompts(), max_new_tokens=12, **fields)
 
 
 def test_greedy_takes_the_first_of_tied_logits_in_every_dtype():
@@ -84,11 +80,7 @@ def test_greedy_takes_the_first_of_tied_logits_in_every_dtype():
         model = table(dtype=dtype)
         with torch.no_grad():
             model.table.mul_(4).round_()
-        x = prompts(4)
-        expected = model.generate(x, max_new_tokens=9, do_sample=False)
-        assert torch.equal(
-            model.generate(x, max_new_tokens=9, do_sample=False, custom_generate=ours.sample), expected
-        )
+        same_text(model, prompts(4), max_new_tokens=9)
 
 
 def sampled(model, *inputs, **arguments):
@@ -232,14 +224,10 @@ def test_left_padding_and_the_repetition_penalty_of_the_real_prompt():
     x = prompts(2, 6)
     x[0, :3] = PAD
     attended = (x != PAD).long()
-    fields = {"attention_mask": attended, "max_new_tokens": 10, "do_sample": False}
-    fields |= {
-        "repetition_penalty": 1.7,
-        "sequence_bias": {(PAD,): 4.0},
-    }  # padding would be drawn, if not counted
-    expected = model.generate(x, **fields)
-    assert (expected[:, 6:] == PAD).any()
-    assert torch.equal(model.generate(x, custom_generate=ours.sample, **fields), expected)
+    # Padding would be drawn, if not counted.
+    fields = {"repetition_penalty": 1.7, "sequence_bias": {(PAD,): 4.0}}
+    text = same_text(model, x, attention_mask=attended, max_new_tokens=10, **fields)
+    assert (text[:, 6:] == PAD).any()
 
 
 @pytest.mark.parametrize("fields", [{}, {"repetition_penalty": 1.4}], ids=["plain", "penalty"])
@@ -247,25 +235,16 @@ def test_left_padding_and_the_repetition_penalty_of_the_real_prompt():
 def test_inputs_embeds(fields):
     model = llama()
     embeds = model.get_input_embeddings()(prompts())
-    fields = {"inputs_embeds": embeds, "max_new_tokens": 8, "do_sample": False, **fields}
-    expected = model.generate(**fields)
-    assert torch.equal(model.generate(custom_generate=ours.sample, **fields), expected)
+    same_text(model, inputs_embeds=embeds, max_new_tokens=8, **fields)
 
 
 def test_greedy_calls_a_users_warper_as_transformers_does():
-    model, x = llama(), prompts()
-    fields = {"max_new_tokens": 8, "do_sample": False}
-    fields["logits_processor"] = LogitsProcessorList([TopKLogitsWarper(3), TemperatureLogitsWarper(0.5)])
-    expected = model.generate(x, **fields)
-    assert torch.equal(model.generate(x, custom_generate=ours.sample, **fields), expected)
+    warpers = LogitsProcessorList([TopKLogitsWarper(3), TemperatureLogitsWarper(0.5)])
+    same_text(llama(), prompts(), max_new_tokens=8, logits_processor=warpers)
 
 
 def test_no_inputs_at_all_begin_with_bos():
-    model = llama()
-    expected = model.generate(max_new_tokens=6, do_sample=False)
-    assert torch.equal(
-        model.generate(max_new_tokens=6, do_sample=False, custom_generate=ours.sample), expected
-    )
+    same_text(llama(), max_new_tokens=6)
 
 
 def test_a_cache_of_the_caller_goes_on():
@@ -280,10 +259,7 @@ def test_a_cache_of_the_caller_goes_on():
 
 
 def test_chunked_prefill():
-    model, x = llama(), prompts(2, 9)
-    fields = {"max_new_tokens": 6, "do_sample": False, "prefill_chunk_size": 4}
-    expected = model.generate(x, **fields)
-    assert torch.equal(model.generate(x, custom_generate=ours.sample, **fields), expected)
+    same_text(llama(), prompts(2, 9), max_new_tokens=6, prefill_chunk_size=4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -15,7 +15,7 @@ from fusedraw.transformers._plan import Plan
 from fusedraw.transformers._seen import SeenIds
 from transformers import LogitsProcessorList
 from transformers.generation import logits_process as hf
-from transformers_models import EOS, llama, prompts
+from transformers_models import EOS, kept_mask, llama, prompts
 
 ROWS, VOCAB = 24, 1000
 # Earlier versions count the padding too, and so do we with them.
@@ -87,11 +87,8 @@ def finite(scores):
     return scores.isfinite() & ((scores.amax(-1, keepdim=True) - scores) / math.log(2) < 44)
 
 
-def kept_mask(out, n, vocab=VOCAB):
-    mask = torch.zeros(n, vocab, dtype=torch.bool)
-    for row in range(n):
-        mask[row, out.kept_ids[out.kept_offsets[row] : out.kept_offsets[row + 1]].long()] = True
-    return mask
+def kept(out):
+    return kept_mask(out.kept_ids, out.kept_offsets, VOCAB)
 
 
 @pytest.mark.parametrize("spread", [0.8, 3.0])
@@ -100,7 +97,7 @@ def test_kept_sets_are_those_of_the_warpers(settings, spread):
     processors, x, ids = warpers(**settings), rows(spread), torch.zeros(ROWS, 3, dtype=torch.int64)
     theirs = finite(processors(ids, x.clone()))
     out = drawn(Plan("test", processors, do_sample=True, options=OPTIONS), ids, x)
-    assert torch.equal(kept_mask(out, ROWS), theirs)
+    assert torch.equal(kept(out), theirs)
     assert theirs[torch.arange(ROWS), out.ids].all()
 
 
@@ -110,9 +107,9 @@ def test_top_k_keeps_ties_as_transformers_does():
     theirs = finite(processors(None, x.clone()))
     assert (theirs.sum(-1) > 20).any()
     out = drawn(Plan("test", processors, do_sample=True, options=OPTIONS), torch.zeros(ROWS, 3), x)
-    assert torch.equal(kept_mask(out, ROWS), theirs)
+    assert torch.equal(kept(out), theirs)
     exact = Plan("test", processors, do_sample=True, options={**OPTIONS, "ties": "index"})
-    assert (kept_mask(drawn(exact, torch.zeros(ROWS, 3), x), ROWS).sum(-1) == 20).all()
+    assert (kept(drawn(exact, torch.zeros(ROWS, 3), x)).sum(-1) == 20).all()
 
 
 def names(plan, fused):
@@ -158,8 +155,8 @@ def test_out_of_the_laws_order_only_the_tail_is_fused(processors):
     assert plan.decisions[0].why.startswith("stands before ")
     x = rows(2.0)
     scores = LogitsProcessorList(processors)(None, x.clone())
-    kept = Plan("test", processors, do_sample=True, options=OPTIONS)
-    assert torch.equal(kept_mask(drawn(kept, torch.zeros(ROWS, 3), x), ROWS), finite(scores))
+    plan = Plan("test", processors, do_sample=True, options=OPTIONS)
+    assert torch.equal(kept(drawn(plan, torch.zeros(ROWS, 3), x)), finite(scores))
 
 
 class Louder(hf.TemperatureLogitsWarper):
@@ -260,7 +257,7 @@ def test_processors_of_some_steps_are_left_out_of_the_others():
         theirs = processors(ids, x.clone())
         stage = plan.stage(length)
         called.append(len(stage.called))
-        assert torch.equal(kept_mask(drawn(plan, ids, x), ROWS), finite(theirs)), length
+        assert torch.equal(kept(drawn(plan, ids, x)), finite(theirs)), length
         scores = x.clone()
         for processor in [*stage.called, *(p for p, _ in stage.fused)]:
             scores = processor(ids, scores)

@@ -3,6 +3,8 @@
 depends on. Its law: test_verify_law.py; its interface: test_verify_calls.py; the CUDA kernels:
 test_cuda_verify.py."""
 
+from dataclasses import replace
+
 import fusedraw
 import pytest
 import torch
@@ -20,9 +22,7 @@ from strategies import (
     examples,
     forced,
     make_keys,
-    make_mask,
     make_params,
-    make_rows,
     on_every_engine,
     sample,
     threads,
@@ -33,7 +33,9 @@ from verify_cases import (
     draw_drafts,
     make_case,
     make_mode,
+    masks_at,
     position_keys,
+    rows_at,
     spread_case,
     tied_case,
     verify,
@@ -66,8 +68,8 @@ def test_long_rows(params, noise):
 )
 def test_every_pair_of_kinds(kind):
     for other in ("normal", "peaked", "tied", "equal", "cliff", "sunken"):
-        target = torch.stack([make_rows(kind, 2, 3000, i) for i in range(3)], dim=1)
-        draft = torch.stack([make_rows(other, 2, 3000, 9 + i) for i in range(2)], dim=1)
+        target = rows_at(kind, 2, 3000, range(3))
+        draft = rows_at(other, 2, 3000, range(9, 11))
         for params in (make_params(), make_params(1e-3), make_params(INF), make_params(1.3, 0.8, top_k=500)):
             on_every_engine(verify, make_case(draft, target, make_params(0.9), params))
 
@@ -80,8 +82,8 @@ def test_partial_blocks_and_strides(size):
     case = make_case(draft, target)
     expected = on_every_engine(verify, case, expected=verify_r1(case))
     for other in (
-        Case(**{**vars(case), "target": target.contiguous(), "draft": draft.contiguous()}),
-        Case(**{**vars(case), "target": target.mT.contiguous().mT, "draft": draft.mT.contiguous().mT}),
+        replace(case, target=target.contiguous(), draft=draft.contiguous()),
+        replace(case, target=target.mT.contiguous().mT, draft=draft.mT.contiguous().mT),
     ):
         assert_same(verify(other), expected)
 
@@ -152,6 +154,12 @@ def test_residuals_of_near_laws_are_exact():
 # What a row depends on
 
 
+def of_rows(case, rows):
+    """These rows of a case whose parameters are the same for all."""
+    names = ("draft_ids", "draft", "target", "keys")
+    return replace(case, **{name: getattr(case, name)[rows] for name in names})
+
+
 def test_batch_threads_and_order_change_nothing():
     case = spread_case(rows=40, drafts=3, size=3001)
     with threads(1):
@@ -160,18 +168,11 @@ def test_batch_threads_and_order_change_nothing():
     with threads(2):
         assert_same(verify(case), whole)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
-    moved = Case(
-        *(case.draft_ids[order], case.draft[order], case.target[order], case.draft_params, case.params),
-        case.keys[order],
-    )
-    assert_same(verify(moved), {name: value[order] for name, value in whole.items()})
-    one = Case(
-        *(getattr(case, n)[7:8] for n in ("draft_ids", "draft", "target")), *[case.params] * 2, case.keys[7:8]
-    )
+    assert_same(verify(of_rows(case, order)), {name: value[order] for name, value in whole.items()})
     with threads(2):  # one row, over its blocks
         long = spread_case(rows=1, size=150_000)
         parallel = verify(long)
-    assert_same(verify(one), {name: value[7:8] for name, value in whole.items()})
+    assert_same(verify(of_rows(case, slice(7, 8))), {name: value[7:8] for name, value in whole.items()})
     with threads(1):
         assert_same(verify(long), parallel)
 
@@ -179,11 +180,8 @@ def test_batch_threads_and_order_change_nothing():
 def test_tokens_at_minus_infinity_change_nothing():
     case = spread_case(size=500)
     pad = torch.full((3, 4, 900), -INF)
-    wide = Case(
-        case.draft_ids,
-        torch.cat([case.draft, pad[:, :3]], dim=2),
-        torch.cat([case.target, pad], dim=2),
-        *(case.draft_params, case.params, case.keys),
+    wide = replace(
+        case, draft=torch.cat([case.draft, pad[:, :3]], dim=2), target=torch.cat([case.target, pad], dim=2)
     )
     assert_same(verify(wide), verify(case))
 
@@ -194,7 +192,7 @@ def test_one_row_for_all():
     keys = make_keys(50)
     expanded = [x.expand(50, -1, -1) for x in (case.draft, case.target)]
     shared = make_case(*expanded, keys=keys)
-    apart = Case(**{**vars(shared), "draft": expanded[0].clone(), "target": expanded[1].clone()})
+    apart = replace(shared, draft=expanded[0].clone(), target=expanded[1].clone())
     assert_same(verify(shared), verify(apart))
 
 
@@ -206,7 +204,7 @@ def test_what_lies_behind_is_not_looked_at():
         ids[row, n + 1 :] = -7
         draft[row, n + 1 :] = NAN
         target[row, n + 1 :] = INF
-    spoiled = Case(ids, draft, target, case.draft_params, case.params, case.keys)
+    spoiled = replace(case, draft_ids=ids, draft=draft, target=target)
     assert_same(on_every_engine(verify, spoiled), plain)
     for row, n in enumerate(plain["n_accepted"].tolist()):
         target[row, n, 5] = NAN
@@ -219,11 +217,10 @@ def test_what_lies_behind_is_not_looked_at():
 def test_fewer_drafts(n):
     """n_draft leaves the rest out, as if there were no more; what follows is an ordinary draw."""
     case = spread_case(rows=60, drafts=3, size=300, noise=0.3)
-    cut = Case(**{**vars(case), "n_draft": torch.full((60,), n)})
+    cut = replace(case, n_draft=torch.full((60,), n))
     out = on_every_engine(verify, cut)
-    short = Case(
-        *(case.draft_ids[:, :n], case.draft[:, :n], case.target[:, : n + 1], case.draft_params, case.params),
-        case.keys,
+    short = replace(
+        case, draft_ids=case.draft_ids[:, :n], draft=case.draft[:, :n], target=case.target[:, : n + 1]
     )
     expected = verify(short)
     for name in ("n_accepted", "status"):
@@ -239,7 +236,7 @@ def test_fewer_drafts(n):
 
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.6, "top_p": 0.8}, {"top_k": 3}], ids=str)
 def test_a_draft_of_the_same_law_is_always_accepted(params):
-    target = torch.stack([make_rows("normal", 50, 700, i) for i in range(4)], dim=1)
+    target = rows_at("normal", 50, 700, range(4))
     case = make_case(target[:, :3], target, params=make_params(**params))
     out = verify(case)
     assert (out["n_accepted"] == 3).all() and torch.equal(out["ids"][:, :3], case.draft_ids)
@@ -265,10 +262,10 @@ def greedy(target):
 
 def test_greedy_is_plain_greedy_decoding():
     """Whatever the drafts: the emitted tokens are the target's first ones, as far as the drafts are."""
-    target = torch.stack([make_rows("normal", 80, 500, i) for i in range(4)], dim=1)
+    target = rows_at("normal", 80, 500, range(4))
     right = greedy(target)
     for draft_temperature in (0.0, 1.0):
-        draft = target[:, :3] + torch.stack([make_rows("normal", 80, 500, 50 + i) for i in range(3)], 1) * 0.2
+        draft = target[:, :3] + rows_at("normal", 80, 500, range(50, 53)) * 0.2
         case = make_case(draft, target, make_params(draft_temperature), make_params(0.0))
         out = on_every_engine(verify, case)
         same = (case.draft_ids == right[:, :3]).long().cumprod(dim=1).sum(dim=1)
@@ -301,8 +298,8 @@ def test_greedy_draft_of_a_target_with_chance():
 def test_bad_rows():
     """One kind of trouble a row, each on every engine."""
     size, rows = 300, 13
-    target = torch.stack([make_rows("normal", rows, size, i) for i in range(3)], dim=1)
-    draft = torch.stack([make_rows("normal", rows, size, i) for i in range(2)], dim=1)  # always accepted
+    target = rows_at("normal", rows, size, range(3))
+    draft = rows_at("normal", rows, size, range(2))  # always accepted
     params, draft_params = make_params(0.9, 0.9).repeat(rows, 1), make_params(0.9, 0.9).repeat(rows, 1)
     keys = make_keys(rows)
     ids = draw_drafts(draft, draft_params, keys)
@@ -325,17 +322,15 @@ def test_bad_rows():
 def test_masks_of_positions():
     """One mask a position, packed or not, of both models or of each its own."""
     size, rows = 200, 3
-    target = torch.stack([make_rows("normal", rows, size, i) for i in range(3)], dim=1)
-    draft = torch.stack([make_rows("normal", rows, size, 9 + i) for i in range(2)], dim=1)
-    mask = torch.stack([make_mask("rows-0.5", rows, size, i) for i in range(3)], dim=1)
-    other = torch.stack([make_mask("rows-0.5", rows, size, 9 + i) for i in range(2)], dim=1)
+    target = rows_at("normal", rows, size, range(3))
+    draft = rows_at("normal", rows, size, range(9, 11))
+    mask = masks_at("rows-0.5", rows, size, range(3))
+    other = masks_at("rows-0.5", rows, size, range(9, 11))
     filled = target.masked_fill(~mask, -INF)
     for draft_mask in (mask[:, :2], other, mask[:, :1], None):
         of_draft = draft if draft_mask is None else draft.masked_fill(~draft_mask, -INF)
         plain = make_case(of_draft, filled)
-        case = Case(
-            **{**vars(plain), "draft": draft, "target": target, "draft_mask": draft_mask, "mask": mask}
-        )
+        case = replace(plain, draft=draft, target=target, draft_mask=draft_mask, mask=mask)
         expected = on_every_engine(verify, case, expected=verify(plain))
         shifts = torch.arange(32)
         words = [
@@ -346,14 +341,14 @@ def test_masks_of_positions():
             .int()
             for m in (draft_mask, mask)
         ]
-        packed = Case(**{**vars(case), "draft_mask": words[0], "mask": words[1]})
+        packed = replace(case, draft_mask=words[0], mask=words[1])
         assert_same(on_every_engine(verify, packed), expected)
 
 
 @pytest.mark.parametrize("order", ["sequential", "joint", "min_p_first"])
 @pytest.mark.parametrize("ties", ["index", "all"])
 def test_each_side_has_its_own_options(order, ties):
-    target = torch.stack([make_rows("tied", 4, 300, i) for i in range(3)], dim=1)
+    target = rows_at("tied", 4, 300, range(3))
     params = make_params(0.8, 0.7, 0.05, top_k=9)
     case = make_case(
         target[:, :2] * 0.9, target, params=params, mode=make_mode("sequential", "all", order, ties)

@@ -6,6 +6,7 @@ Seeds are fixed, so a test passes always or never; ALPHA is that of test_statist
 a wrong threshold would give is shown to be told apart.
 """
 
+import functools
 import itertools
 
 import fusedraw
@@ -17,13 +18,11 @@ from strategies import F32, INF
 from test_statistics import ALPHA, binnings, g_test, law_of
 
 ROWS = 60_000
-KEYS = {}
 
 
+@functools.cache
 def keys_of(seed, rows=ROWS):
-    if (seed, rows) not in KEYS:
-        KEYS[seed, rows] = fusedraw.derive_keys(seed, torch.arange(rows)).view(torch.int64)
-    return KEYS[seed, rows]
+    return fusedraw.derive_keys(seed, torch.arange(rows)).view(torch.int64)
 
 
 def later(keys, steps):
@@ -47,6 +46,12 @@ def p_value(codes, law):
 def check(codes, law):
     value = p_value(codes, law)
     assert value > ALPHA, value
+
+
+def check_binned(ids, p):
+    """Each binning of the tokens on its own."""
+    for _, bins in binnings(p):
+        check(bins[ids], torch.zeros(int(bins.max()) + 1, dtype=torch.float64).index_add_(0, bins, p))
 
 
 def draft_params(params):
@@ -169,9 +174,7 @@ def test_rows_of_several_blocks(size, apart):
         assert accepted == 0
     else:
         assert stats.binomtest(accepted, 60_000, torch.minimum(p, q).sum().item()).pvalue > ALPHA
-    for _, bins in binnings(p):
-        law = torch.zeros(int(bins.max()) + 1, dtype=torch.float64).index_add_(0, bins, p)
-        check(bins[out.ids[:, 0]], law)
+    check_binned(out.ids[:, 0], p)
 
 
 def test_recovered_tokens_follow_the_residual():
@@ -182,9 +185,7 @@ def test_recovered_tokens_follow_the_residual():
     left = (p - q).clamp(min=0)
     recovered = out.ids[out.n_accepted == 0, 0]
     assert len(recovered) > 10_000 and (left[recovered] > 0).all()
-    for _, bins in binnings(left / left.sum()):
-        law = torch.zeros(int(bins.max()) + 1, dtype=torch.float64).index_add_(0, bins, left / left.sum())
-        check(bins[recovered], law)
+    check_binned(recovered, left / left.sum())
 
 
 def test_logp_is_the_log_of_the_law():

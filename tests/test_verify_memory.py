@@ -7,14 +7,14 @@ import pytest
 from test_memory import in_new_process, pytestmark, too_much  # noqa: F401  (the mark is that of this file too)
 
 BODY = """
-from verify_cases import make_case, verify
+from verify_cases import make_case, masks_at, rows_at, verify
 
 warm_up()
 results = {}
 for kind in ("normal", "peaked", "equal"):
     for dtype in (F32, BF16):
-        x = torch.stack([make_rows(kind, 1, V, i).to(dtype) for i in range(2)], dim=1)
-        masks = torch.stack([make_mask("rows-0.5", 1, V, i) for i in range(2)], dim=1)
+        x = rows_at(kind, 1, V, range(2), dtype)
+        masks = masks_at("rows-0.5", 1, V, range(2))
         for name, parameters in {"T": {}, "top_k": dict(top_k=5000), "top_p": dict(top_p=0.9)}.items():
             for label, draft, mask, draft_mask in (
                 ("accepted", x[:, :1], None, None), ("replaced", -x[:, :1], None, None),

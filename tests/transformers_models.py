@@ -3,6 +3,7 @@
 
 from unittest import mock
 
+import fusedraw.transformers
 import torch
 from transformers import (
     BartConfig,
@@ -28,11 +29,26 @@ def prompts(rows=2, length=5, seed=0):
     return torch.randint(3, VOCAB, (rows, length), generator=generator)
 
 
-def llama(scale=12.0):
-    """A random decoder. `scale` sharpens its logits, which are almost flat as initialised."""
+def built(model_class, config_class, change_head, **settings):
+    """A random model with the head's weights changed in place: as initialised, logits are almost flat."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
+    shared = {"vocab_size": VOCAB, "eos_token_id": EOS, "pad_token_id": PAD, "attn_implementation": "eager"}
+    model = model_class(config_class(**shared, **settings)).eval()
+    with torch.no_grad():
+        change_head(model.lm_head.weight)
+    return model
+
+
+def redraw(weight):
+    weight.normal_(std=0.6, generator=torch.Generator().manual_seed(1))
+
+
+def llama(scale=12.0):
+    """A decoder."""
+    return built(
+        LlamaForCausalLM,
+        LlamaConfig,
+        lambda weight: weight.mul_(scale),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
@@ -40,61 +56,28 @@ def llama(scale=12.0):
         num_key_value_heads=2,
         max_position_embeddings=128,
         bos_token_id=BOS,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-        attn_implementation="eager",
     )
-    model = LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        model.lm_head.weight.mul_(scale)
-    return model
 
 
 def bart():
-    torch.manual_seed(0)
-    config = BartConfig(
-        vocab_size=VOCAB,
+    both = {"layers": 1, "attention_heads": 4, "ffn_dim": 64}
+    return built(
+        BartForConditionalGeneration,
+        BartConfig,
+        redraw,
         d_model=32,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in both.items()},
         max_position_embeddings=128,
         bos_token_id=BOS,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
         decoder_start_token_id=EOS,
         forced_eos_token_id=None,
         tie_word_embeddings=False,  # tied and as initialised, EOS begets EOS
-        attn_implementation="eager",
     )
-    model = BartForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        model.lm_head.weight.normal_(std=0.6, generator=torch.Generator().manual_seed(1))
-    return model
 
 
 def t5():
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=VOCAB,
-        d_model=32,
-        d_kv=8,
-        d_ff=64,
-        num_layers=1,
-        num_decoder_layers=1,
-        num_heads=4,
-        attn_implementation="eager",
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        decoder_start_token_id=PAD,
-    )
-    model = T5ForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        model.lm_head.weight.normal_(std=0.6, generator=torch.Generator().manual_seed(1))
-    return model
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 4}
+    return built(T5ForConditionalGeneration, T5Config, redraw, **sizes, decoder_start_token_id=PAD)
 
 
 class TableConfig(PreTrainedConfig):
@@ -150,3 +133,21 @@ def hf_on_path(model, new_tokens, *inputs, **arguments):
 
     with mock.patch("torch.multinomial", draw):
         return model.generate(*inputs, return_dict_in_generate=True, **arguments)
+
+
+def same_text(model, *inputs, **arguments):
+    """The text of transformers' `generate`, which ours gives too; greedy unless `do_sample` is given."""
+    arguments = {"do_sample": False, **arguments}
+    expected = model.generate(*inputs, **arguments)
+    assert torch.equal(
+        model.generate(*inputs, custom_generate=fusedraw.transformers.sample, **arguments), expected
+    )
+    return expected
+
+
+def kept_mask(kept_ids, kept_offsets, vocab):
+    """bool [B, vocab] of a CSR of ids."""
+    rows = torch.arange(len(kept_offsets) - 1).repeat_interleave(kept_offsets.diff())
+    mask = torch.zeros(len(kept_offsets) - 1, vocab, dtype=torch.bool)
+    mask[rows, kept_ids.long()] = True
+    return mask

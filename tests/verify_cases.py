@@ -61,6 +61,15 @@ class Case:
         return self.about
 
 
+def rows_at(kind, rows, size, seeds, dtype=F32):
+    """[rows, positions, size]: one seed a position."""
+    return torch.stack([make_rows(kind, rows, size, seed, dtype) for seed in seeds], dim=1)
+
+
+def masks_at(kind, rows, size, seeds):
+    return torch.stack([make_mask(kind, rows, size, seed) for seed in seeds], dim=1)
+
+
 def position_keys(keys, position):
     return torch.stack([keys[:, 0], keys[:, 1] + position], dim=1)
 
@@ -81,7 +90,7 @@ def draw_drafts(draft, params, keys, mask=None, mode=0):
             params,
             position_keys(keys, j),
             mask_at(mask, j),
-            mode=of_draft & 3 | (of_draft & 4) | 1 << 4,
+            mode=of_draft | 1 << 4,
             outputs=0,
         )["ids"]
         for j in range(draft.shape[1])
@@ -152,7 +161,7 @@ MASK_FORMS = ("none", "none", "one", "positions")
 def _positions(kind, rows, positions, size, seed, dtype=F32):
     if positions == 0:
         return torch.empty((rows, 0, size), dtype=dtype)
-    return torch.stack([make_rows(kind, rows, size, seed + 100 * j, dtype) for j in range(positions)], dim=1)
+    return rows_at(kind, rows, size, range(seed, seed + 100 * positions, 100), dtype)
 
 
 def _mask(draw, rows, positions, size, seed):
@@ -162,7 +171,7 @@ def _mask(draw, rows, positions, size, seed):
     mask = make_mask(kind, rows, size, seed)
     if form == "one" or mask.dim() == 1:
         return mask
-    return torch.stack([make_mask(kind, rows, size, seed + 10 * j) for j in range(positions)], dim=1)
+    return masks_at(kind, rows, size, range(seed, seed + 10 * positions, 10))
 
 
 @st.composite

@@ -11,6 +11,7 @@ from torch import Tensor
 
 LOGIT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 PROB_DTYPES = (*LOGIT_DTYPES, torch.float64)
+ID_DTYPES = (torch.int64, torch.int32)
 MAX_VOCAB = 2**33  # law: token ids of one row fit 33 bits
 BAD_ROW = "fusedraw-bad-row: "  # how the ops mark a data error that they were told to raise
 
@@ -25,8 +26,8 @@ def listing(words) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def check_rows(op: str, name: str, x, dtypes=LOGIT_DTYPES) -> None:
-    """`x` is a dense [V] or [B, V] tensor of one of `dtypes`, 1 <= V <= 2^33."""
+def check_dense(op: str, name: str, x, dtypes) -> None:
+    """`x` is a dense tensor of one of `dtypes`."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(x).__name__}")
     if x.layout is not torch.strided:
@@ -34,6 +35,11 @@ def check_rows(op: str, name: str, x, dtypes=LOGIT_DTYPES) -> None:
     if x.dtype not in dtypes:
         allowed = listing(dtype_name(dtype) for dtype in dtypes)
         raise TypeError(f"{op}: {name} must be {allowed}, got {dtype_name(x.dtype)}")
+
+
+def check_rows(op: str, name: str, x, dtypes=LOGIT_DTYPES) -> None:
+    """`x` is a dense [V] or [B, V] tensor of one of `dtypes`, 1 <= V <= 2^33."""
+    check_dense(op, name, x, dtypes)
     if x.dim() not in (1, 2):
         raise ValueError(f"{op}: {name} must be [V] or [B, V], got shape {list(x.shape)}")
     if x.shape[-1] == 0:
@@ -47,15 +53,28 @@ def check_device(op: str, name: str, x: Tensor, device: torch.device) -> None:
         raise ValueError(f"{op}: {name} must be on {device} like the rest, got {x.device}")
 
 
+def check_id_dtype(op: str, name: str, ids) -> None:
+    """`ids` is an int64 or int32 tensor."""
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(ids).__name__}")
+    if ids.dtype not in ID_DTYPES:
+        raise TypeError(f"{op}: {name} must be int64 or int32, got {dtype_name(ids.dtype)}")
+
+
+def mask_width(op: str, name: str, mask, vocab: int) -> int:
+    """The last size that a mask of this dtype has: V bools, or ceil(V / 32) words of int32."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(mask).__name__}")
+    if mask.dtype not in (torch.bool, torch.int32):
+        raise TypeError(f"{op}: {name} must be bool or int32, got {dtype_name(mask.dtype)}")
+    return vocab if mask.dtype == torch.bool else (vocab + 31) // 32
+
+
 def check_mask(op: str, mask, rows: int, vocab: int, device: torch.device) -> None:
     """`mask` is None, bool [V] | [1 or B, V], or int32 words [ceil(V/32)] | [1 or B, ceil(V/32)]."""
     if mask is None:
         return
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"{op}: mask must be a torch.Tensor, got {type(mask).__name__}")
-    if mask.dtype not in (torch.bool, torch.int32):
-        raise TypeError(f"{op}: mask must be bool or int32, got {dtype_name(mask.dtype)}")
-    width = vocab if mask.dtype == torch.bool else (vocab + 31) // 32
+    width = mask_width(op, "mask", mask, vocab)
     fits = mask.dim() in (1, 2) and mask.shape[-1] == width
     if not fits or (mask.dim() == 2 and mask.shape[0] != 1 and mask.shape[0] != rows):
         raise ValueError(

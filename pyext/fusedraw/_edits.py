@@ -8,9 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_device, check_mask, dtype_name
-
-_ID_DTYPES = (torch.int64, torch.int32)
+from ._checks import ID_DTYPES, check_device, check_mask, dtype_name
 
 
 class Lists(NamedTuple):
@@ -60,7 +58,7 @@ def _ids(op, name, ids, x, one_row):
 
 
 def _check_ids(op, name, ids, x):
-    if ids.dtype not in _ID_DTYPES:
+    if ids.dtype not in ID_DTYPES:
         raise TypeError(f"{op}: {name} must be int32 or int64, got {dtype_name(ids.dtype)}")
     check_device(op, name, ids, x.device)
 

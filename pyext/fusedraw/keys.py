@@ -156,8 +156,13 @@ def _seed_word(op: str, seed) -> int:
         return seed
     if is_compiling():
         {}.get(seed)  # pins a symbolic int: a graph input beyond int64 would overflow in generated code
-    seed %= _TWO_64
-    return seed - _TWO_64 if seed > _MAX_INT64 else seed
+    return wrapped(seed)
+
+
+def wrapped(number: int) -> int:
+    """The int64 with the low 64 bits of an int."""
+    number %= _TWO_64
+    return number - _TWO_64 if number > _MAX_INT64 else number
 
 
 def _int_word(op: str, name: str, value) -> int:

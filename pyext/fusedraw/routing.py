@@ -7,7 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import call, check_check, check_choice, check_device, check_rows, dtype_name, should_raise
+from ._checks import (
+    call,
+    check_check,
+    check_choice,
+    check_device,
+    check_id_dtype,
+    check_rows,
+    should_raise,
+)
 from ._device import kernel_device, move
 from ._params import MODE_RAISE, check_lengths, check_value, pack_values
 from ._route_op import NOISES, RENORMALISE, SCORES
@@ -163,10 +171,7 @@ def _check_bias(op: str, bias, noise: str, x: Tensor):
 def _check_replay(op: str, ids, k: int, x: Tensor, one_row: bool):
     if ids is None:
         return None
-    if not isinstance(ids, Tensor):
-        raise TypeError(f"{op}: replay_ids must be a torch.Tensor, got {type(ids).__name__}")
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{op}: replay_ids must be int64 or int32, got {dtype_name(ids.dtype)}")
+    check_id_dtype(op, "replay_ids", ids)
     if one_row and ids.dim() == 1:
         ids = ids.unsqueeze(0)
     if tuple(ids.shape) != (x.shape[0], k):

@@ -16,6 +16,7 @@ from ._checks import (
     call,
     check_check,
     check_device,
+    check_id_dtype,
     check_mask,
     check_rows,
     dtype_name,
@@ -38,7 +39,6 @@ from ._params import (
 
 _OP = "token_logprob"
 _RETURNS = ("entropy", "status")
-_ID_DTYPES = (torch.int64, torch.int32)
 _EPS32 = 2.0**-23
 
 
@@ -206,10 +206,7 @@ def _check_shapes(logits, ids) -> None:
     else:  # one [S, V] of them; all where there are none
         rows = logits[(0,) * (logits.dim() - 2)] if logits.numel() else logits.flatten(0, -2)
         check_rows(_OP, "logits", rows, PROB_DTYPES)
-    if not isinstance(ids, Tensor):
-        raise TypeError(f"{_OP}: ids must be a torch.Tensor, got {type(ids).__name__}")
-    if ids.dtype not in _ID_DTYPES:
-        raise TypeError(f"{_OP}: ids must be int64 or int32, got {dtype_name(ids.dtype)}")
+    check_id_dtype(_OP, "ids", ids)
     if ids.shape != logits.shape[:-1]:
         raise ValueError(
             f"{_OP}: ids must have the leading shape of logits, {list(logits.shape[:-1])}, "

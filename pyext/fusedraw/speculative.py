@@ -14,9 +14,11 @@ from ._checks import (
     call,
     check_check,
     check_choice,
+    check_dense,
     check_device,
+    check_id_dtype,
     dtype_name,
-    listing,
+    mask_width,
     should_raise,
 )
 from ._device import is_plain, kernel_device, move
@@ -262,13 +264,7 @@ def _mask_of_one_row(mask):
 def _check_logits(draft_logits, target_logits) -> tuple[int, int]:
     """(B, G) of logits that fit each other."""
     for name, x in (("target_logits", target_logits), ("draft_logits", draft_logits)):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{_OP}: {name} must be a torch.Tensor, got {type(x).__name__}")
-        if x.layout is not torch.strided:
-            raise TypeError(f"{_OP}: {name} must be dense (torch.strided), got {x.layout}")
-        if x.dtype not in LOGIT_DTYPES:
-            allowed = listing(dtype_name(dtype) for dtype in LOGIT_DTYPES)
-            raise TypeError(f"{_OP}: {name} must be {allowed}, got {dtype_name(x.dtype)}")
+        check_dense(_OP, name, x, LOGIT_DTYPES)
     if target_logits.dim() != 3 or target_logits.shape[1] == 0:
         raise ValueError(
             f"{_OP}: target_logits must be [B, G + 1, V] or [G + 1, V], got shape {list(target_logits.shape)}"
@@ -286,10 +282,7 @@ def _check_logits(draft_logits, target_logits) -> tuple[int, int]:
 
 
 def _check_ids(name: str, ids, shape: tuple, device: torch.device) -> Tensor:
-    if not isinstance(ids, Tensor):
-        raise TypeError(f"{_OP}: {name} must be a torch.Tensor, got {type(ids).__name__}")
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{_OP}: {name} must be int64 or int32, got {dtype_name(ids.dtype)}")
+    check_id_dtype(_OP, name, ids)
     if tuple(ids.shape) != shape:
         raise ValueError(f"{_OP}: {name} must be {list(shape)}, got shape {list(ids.shape)}")
     check_device(_OP, name, ids, device)
@@ -299,11 +292,7 @@ def _check_ids(name: str, ids, shape: tuple, device: torch.device) -> Tensor:
 def _check_mask(name: str, mask, shape: tuple, vocab: int, device: torch.device) -> None:
     if mask is None:
         return
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"{_OP}: {name} must be a torch.Tensor, got {type(mask).__name__}")
-    if mask.dtype not in (torch.bool, torch.int32):
-        raise TypeError(f"{_OP}: {name} must be bool or int32, got {dtype_name(mask.dtype)}")
-    width = vocab if mask.dtype == torch.bool else (vocab + 31) // 32
+    width = mask_width(_OP, name, mask, vocab)
     fits = mask.dim() in (1, 2, 3) and mask.shape[-1] == width
     fits = fits and all(n in (1, of) for n, of in zip(mask.shape[:-1], shape, strict=False))
     if not fits:

@@ -37,7 +37,13 @@ NEED_SOURCES = (
 PART = (
     "test_bad_input.py",
     "test_endpoints.py",
-    "test_facade.py",
+    "test_facade_arguments.py",
+    "test_facade_keys.py",
+    "test_facade_numpy.py",
+    "test_facade_package.py",
+    "test_facade_probabilities.py",
+    "test_facade_results.py",
+    "test_facade_sampler.py",
     "test_invariance.py",
     "test_laws_agree.py",
     "test_reference.py",
@@ -86,7 +92,7 @@ def main():
     if args.installed == (args.wheel is not None):
         parser.error("give a wheel or --installed")
     if any(a.startswith("-k") for a in for_pytest):
-        parser.error("-k is taken: name files or tests, e.g. tests/test_facade.py")
+        parser.error("-k is taken: name files or tests, e.g. tests/test_facade_keys.py")
     with tempfile.TemporaryDirectory(prefix="fusedraw-wheel-") as work:
         work = Path(work)
         python = sys.executable if args.installed else install(work / "env", args)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._checks import LOGIT_DTYPES, PROB_DTYPES, check_device, check_rows, dtype_name
+from .._checks import PROB_DTYPES, check_device, check_rows, dtype_name
 from .._device import kernel_device
 from ..keys import derive_keys, make_keys
 from ..sampling import sample, sample_probs
@@ -70,8 +70,8 @@ def row_keys(op, rows, device, generator, seed, offset, sample_ids=0) -> Tensor:
     return derive_keys(seed, requests * 0 if own_seeds else requests, sample_ids, offset)
 
 
-def check_matrix(op, name, x) -> None:
-    check_rows(op, name, x, PROB_DTYPES)
+def check_matrix(op, name, x, dtypes=PROB_DTYPES) -> None:
+    check_rows(op, name, x, dtypes)
     if x.dim() != 2:
         raise ValueError(f"{op}: {name} must be [B, V], got shape {list(x.shape)}")
 
@@ -83,11 +83,6 @@ def named(op, function, *arguments, **options):
     except (TypeError, ValueError) as error:
         _, _, what = str(error).partition(": ")
         raise type(error)(f"{op}: {what or error}") from None
-
-
-def check_logits_dtype(op, logits) -> None:
-    if logits.dtype not in LOGIT_DTYPES:
-        raise TypeError(f"{op}: logits must be float32, bfloat16 or float16, got {dtype_name(logits.dtype)}")
 
 
 def _shared_rows(op, x, indices, rules):

@@ -5,7 +5,8 @@ Rows are [B, V] float32, bfloat16, float16 or float64 (counted as float32). Ids 
 dtype of `indices` [N], with which draw i reads row indices[i] and that row's parameters. `top_k`, `top_p` and
 `min_p` are numbers or tensors with one value per row. Ties at the edge of a filter are all kept. A
 `generator` is asked for one uint64 seed per call; or `seed` and `offset` are ints, or int64 or uint64
-tensors, [1] or one for each draw.
+tensors, [1] or one for each draw. `return_valid` gives (ids, bool [B]: the row could be drawn from);
+`check_nan` makes any NaN a ValueError.
 
 What differs from flashinfer:
 
@@ -61,18 +62,20 @@ What differs from flashinfer:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import filters
-from .._checks import check_device, dtype_name
+from .._checks import LOGIT_DTYPES, PROB_DTYPES, check_device, dtype_name
 from .._noise import control_uniform
 from ..sampling import sample_probs
 from ..softmax import softmax as softmax_of_rows
 from ..status import Status
-from ._rows import INDEX_DTYPES, check_logits_dtype, check_matrix, draw, named, row_keys
+from ._rows import INDEX_DTYPES, check_matrix, draw, named, row_keys
 
 _ORDERS = {"top_k_first": "sequential", "joint": "joint"}
 _TEMPERATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -129,7 +132,7 @@ def sampling_from_probs(
     offset: int | Tensor | None = None,
     return_valid: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Ids drawn from rows of weights; with `return_valid` (ids, bool [B]: the row could be drawn from)."""
+    """Ids drawn from rows of weights."""
     op = "sampling_from_probs"
     return draw(op, "probs", probs, indices, generator, check_nan, seed, offset, return_valid)
 
@@ -197,7 +200,7 @@ def top_k_top_p_sampling_from_logits(
     """Ids drawn from softmax(logits) after top-k and top-p: the mass of top-p is that of what top-k left
     ("top_k_first") or of the whole row ("joint")."""
     op = "top_k_top_p_sampling_from_logits"
-    rules = {"top_k": top_k, "top_p": top_p, "filter_order": _order(op, filter_apply_order)}
+    rules = _top_k_top_p(op, top_k, top_p, filter_apply_order)
     return draw(op, "logits", logits, indices, generator, check_nan, seed, offset, **rules)
 
 
@@ -214,17 +217,15 @@ def top_k_top_p_sampling_from_probs(
     offset: int | Tensor | None = None,
     return_valid: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """As `top_k_top_p_sampling_from_logits`, from rows of weights; `return_valid` as in
-    `sampling_from_probs`."""
+    """As `top_k_top_p_sampling_from_logits`, from rows of weights."""
     op = "top_k_top_p_sampling_from_probs"
-    rules = {"top_k": top_k, "top_p": top_p, "filter_order": _order(op, filter_apply_order)}
+    rules = _top_k_top_p(op, top_k, top_p, filter_apply_order)
     return draw(op, "probs", probs, indices, generator, check_nan, seed, offset, return_valid, **rules)
 
 
 def top_p_renorm_probs(probs: Tensor, top_p: Tensor | float, is_deterministic: bool = False) -> Tensor:
     """float32 [B, V]: probabilities of what top-p keeps, of sum 1; 0 elsewhere."""
-    check_matrix("top_p_renorm_probs", "probs", probs)
-    return named("top_p_renorm_probs", filters.top_p_renorm, probs, top_p, ties="all")
+    return _filtered("top_p_renorm_probs", "probs", probs, filters.top_p_renorm, top_p)
 
 
 top_p_renorm_prob = top_p_renorm_probs
@@ -232,8 +233,7 @@ top_p_renorm_prob = top_p_renorm_probs
 
 def top_k_renorm_probs(probs: Tensor, top_k: Tensor | int, is_deterministic: bool = False) -> Tensor:
     """[B, V] of the dtype of `probs`: probabilities of what top-k keeps, of sum 1; 0 elsewhere."""
-    check_matrix("top_k_renorm_probs", "probs", probs)
-    return named("top_k_renorm_probs", filters.top_k_renorm, probs, top_k, ties="all").to(probs.dtype)
+    return _filtered("top_k_renorm_probs", "probs", probs, filters.top_k_renorm, top_k).to(probs.dtype)
 
 
 top_k_renorm_prob = top_k_renorm_probs
@@ -241,9 +241,7 @@ top_k_renorm_prob = top_k_renorm_probs
 
 def top_k_mask_logits(logits: Tensor, top_k: Tensor | int) -> Tensor:
     """[B, V] of the dtype of `logits` (float32, bfloat16 or float16): what top-k keeps, -inf elsewhere."""
-    check_matrix("top_k_mask_logits", "logits", logits)
-    check_logits_dtype("top_k_mask_logits", logits)
-    return named("top_k_mask_logits", filters.top_k_mask, logits, top_k, ties="all")
+    return _filtered("top_k_mask_logits", "logits", logits, filters.top_k_mask, top_k, LOGIT_DTYPES)
 
 
 def chain_speculative_sampling(
@@ -329,12 +327,18 @@ def _position_keys(op, rows, length, device, generator, seed, offset) -> Tensor:
     return torch.stack([k.view(torch.int64) for k in keys], 1)
 
 
-def _order(op, filter_apply_order) -> str:
+def _filtered(op, name, x, function: Callable, threshold, dtypes=PROB_DTYPES) -> Tensor:
+    """Rows [B, V] through a filter of ours, flashinfer's ties."""
+    check_matrix(op, name, x, dtypes)
+    return named(op, function, x, threshold, ties="all")
+
+
+def _top_k_top_p(op, top_k, top_p, filter_apply_order) -> dict[str, Any]:
     if filter_apply_order not in _ORDERS:
         raise ValueError(
             f"{op}: filter_apply_order must be 'top_k_first' or 'joint', got {filter_apply_order!r}"
         )
-    return _ORDERS[filter_apply_order]
+    return {"top_k": top_k, "top_p": top_p, "filter_order": _ORDERS[filter_apply_order]}
 
 
 def _check_chain(op, draft_probs, draft_token_ids, target_probs) -> None:

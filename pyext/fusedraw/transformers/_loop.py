@@ -14,7 +14,7 @@ from transformers.generation.utils import ALL_CACHE_NAMES
 
 from .._checks import LOGIT_DTYPES
 from ._outputs import FusedrawDecoderOnlyOutput, FusedrawEncoderDecoderOutput, Records
-from ._prepare import prepare
+from ._prepare import ends_by_token, prepare
 from ._seen import SeenIds
 
 
@@ -108,7 +108,7 @@ class _Run:
         self.model_kwargs = model_kwargs
         self.records = Records(prepared.names, prepared.return_logprobs) if prepared.names else None
         self.pad = None
-        if any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria):
+        if ends_by_token(stopping_criteria):
             self.pad = config._pad_token_tensor.to(input_ids.device)
         self.seen = SeenIds(input_ids, self.pad)
         asked = bool(config.return_dict_in_generate)

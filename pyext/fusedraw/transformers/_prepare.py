@@ -89,9 +89,13 @@ def _check_decoding(model, config, stopping_criteria) -> None:
         raise ValueError(f"{_OP}: these fields ask for {mode.value}, which is not supported")
     if type(model)._sample is not GenerationMixin._sample:
         raise ValueError(f"{_OP}: {type(model).__name__} decodes in a way of its own, which is not supported")
-    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
-    if has_eos and config._pad_token_tensor is None:
+    if ends_by_token(stopping_criteria) and config._pad_token_tensor is None:
         raise ValueError(f"{_OP}: sequences that end need pad_token_id, got None")
+
+
+def ends_by_token(stopping_criteria) -> bool:
+    """Whether a sequence may end before the others, and is padded from there on."""
+    return any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
 
 
 def _checked_returns(config, returns, top_n, return_logprobs) -> tuple[str, ...]:

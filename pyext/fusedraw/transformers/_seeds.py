@@ -11,9 +11,8 @@ import operator
 import torch
 from torch import Tensor
 
-from ..keys import _draw_seed, derive_keys
+from ..keys import _draw_seed, derive_keys, wrapped
 
-_MASK_64 = 2**64 - 1
 _STEPS = 64
 
 
@@ -67,8 +66,7 @@ def _seed_tensor(op: str, seeds, requests: int) -> Tensor:
         try:
             if type(seed).__name__ in ("bool", "bool_"):
                 raise TypeError
-            word = operator.index(seed) & _MASK_64
+            words.append(wrapped(operator.index(seed)))
         except TypeError:
             raise TypeError(f"{op}: seeds[{place}] must be an int, got {type(seed).__name__}") from None
-        words.append(word - 2**64 if word >> 63 else word)
     return torch.tensor(words, dtype=torch.int64)

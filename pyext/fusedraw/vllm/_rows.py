@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ..filters import top_k_mask
+from ..keys import wrapped
 from ..status import Status
 
 GREEDY_BELOW = 1e-5  # vLLM's: a lower temperature is a greedy row
 # vLLM's order of the filters, and of its ties: all tokens that equal the last one kept by top-k stay.
 RULES = {"filter_order": "min_p_first", "ties": "all", "check": "status"}
 
-_MIN_INT64, _TWO_64 = -(2**63), 2**64
+_MIN_INT64 = -(2**63)
 
 
 def tempered(temperature: Tensor) -> Tensor:
@@ -30,12 +31,6 @@ def neutral(temperature: Tensor) -> Tensor:
     return (temperature >= GREEDY_BELOW).to(torch.float32)
 
 
-def signed(seed: int) -> int:
-    """The int64 with the low 64 bits of `seed`."""
-    seed %= _TWO_64
-    return seed - _TWO_64 if seed >= 2**63 else seed
-
-
 class Keys:
     """Keys of a batch, step after step: (seed, position) of seeded rows, fresh random ones of others."""
 
@@ -44,7 +39,7 @@ class Keys:
         self._rows = rows
         self._device = device
         self._seeded = sorted(row for row in seeds if row < rows)
-        self._seeds = [signed(seeds[row]) for row in self._seeded]
+        self._seeds = [wrapped(seeds[row]) for row in self._seeded]
         self._index = None
         if self._seeded and len(self._seeded) < rows:
             self._index = torch.tensor(self._seeded, device=device)
