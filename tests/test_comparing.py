@@ -12,6 +12,7 @@ import fusedraw
 import numpy
 import pytest
 import torch
+from engines import INF, make_keys
 from fusedraw.comparing import (
     best_of_n,
     compare,
@@ -23,8 +24,9 @@ from fusedraw.comparing import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from row_kinds import make_rows
 from scipy import stats
-from strategies import INF, epsilons, examples, make_keys, make_rows, min_ps, seeds, temperatures, top_ps
+from strategies import epsilons, examples, min_ps, seeds, temperatures, top_ps
 
 ALPHA = 1e-6
 NAMES = ("temperature", "top_k", "top_p", "min_p", "mix_eps")

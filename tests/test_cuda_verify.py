@@ -6,11 +6,7 @@ import functools
 
 import pytest
 import torch
-from fusedraw import Status, speculative
-from fusedraw import reference as r1
-from hypothesis import given
-from simt_engine import library, schedule
-from strategies import (
+from engines import (
     BF16,
     EXECUTOR,
     F16,
@@ -18,14 +14,17 @@ from strategies import (
     INF,
     NAN,
     engine,
-    examples,
     forced,
     make_keys,
-    make_mask,
     make_params,
-    make_rows,
     on_every_engine,
 )
+from fusedraw import Status, speculative
+from fusedraw import reference as r1
+from hypothesis import given
+from row_kinds import make_mask, make_rows
+from simt_engine import library, schedule
+from strategies import examples
 from verify_cases import Case, cases, make_case, spread_case, tied_case, verify, verify_r1
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))

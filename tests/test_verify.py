@@ -6,27 +6,26 @@ test_cuda_verify.py."""
 import fusedraw
 import pytest
 import torch
-from fusedraw import Status
-from fusedraw import reference as r1
-from fusedraw import reference_speculative as rs
-from hypothesis import given
-from strategies import (
+from engines import (
     BF16,
     F16,
     F32,
     INF,
     NAN,
     assert_same,
-    examples,
     forced,
     make_keys,
-    make_mask,
     make_params,
-    make_rows,
     on_every_engine,
     sample,
     threads,
 )
+from fusedraw import Status
+from fusedraw import reference as r1
+from fusedraw import reference_speculative as rs
+from hypothesis import given
+from row_kinds import make_mask, make_rows
+from strategies import examples
 from verify_cases import (
     Case,
     cases,
