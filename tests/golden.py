@@ -17,12 +17,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import engines
 import numpy as np
-import strategies
 import torch
+from engines import ENGINES, engine
 from fusedraw import _C
 from golden_rows import ROWS, all_calls
-from strategies import ENGINES, engine
 
 DATA = Path(__file__).resolve().parent / "data"
 HASHES, VALUES = DATA / "golden_v1.json", DATA / "golden_v1.npz"
@@ -46,7 +46,7 @@ NAN_WORD = {2: 0x7E00, 4: 0x7FC00000, 8: 0x7FF8000000000000}
 
 def run(call):
     """The outputs on the engine in use, in the operator's order."""
-    op = strategies.op
+    op = engines.op
     if call.op != "token_logprob":
         return list(getattr(op, call.op)(*call.arguments))
     *arguments, grad_logp, grad_entropy = call.arguments
@@ -138,7 +138,7 @@ def differences(got):
 
 
 def same(a, b):
-    return len(a) == len(b) and all(map(strategies.same_bits, a, b))
+    return len(a) == len(b) and all(map(engines.same_bits, a, b))
 
 
 def agreed(r1_rows=300, share=1):

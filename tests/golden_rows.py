@@ -10,15 +10,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import engines
 import mixture_cases
 import numpy as np
+import operations_r1
 import processed_cases
 import route_cases
 import scoring
-import strategies
 import torch
 import verify_cases
-from strategies import BF16, F16, F32, HALVING, INF, NAN, bits_of, make_mode
+from engines import BF16, F16, F32, HALVING, INF, NAN, bits_of, make_mode
 
 U64 = np.uint64
 NEG_INF = 0xFF800000
@@ -197,9 +198,9 @@ def keys_of(words, rows):
 
 def mode_of(words, **more):
     return make_mode(
-        words.choose(strategies.ORDERS),
-        words.choose(strategies.TIES),
-        words.choose(strategies.SUPPORTS),
+        words.choose(engines.ORDERS),
+        words.choose(engines.TIES),
+        words.choose(engines.SUPPORTS),
         words.below(4),
         **more,
     )
@@ -208,7 +209,7 @@ def mode_of(words, **more):
 # The operations. Each gives (operator, arguments, R1 as a dict). ids, status and logp are always asked for.
 
 ALWAYS = bits_of("status", "logp")
-ASKED = (ALWAYS, ALWAYS | bits_of("n_kept", "kept_mass", "rank", "explored"), strategies.ALL)
+ASKED = (ALWAYS, ALWAYS | bits_of("n_kept", "kept_mass", "rank", "explored"), engines.ALL)
 DTYPES = (F32, BF16, F16)
 
 
@@ -217,15 +218,15 @@ def sample(words, rows, size):
     asked, top_n = words.choose(ASKED), words.choose((0, 0, 3))
     params = params_of(words, rows, size)
     arguments = [x, params, keys_of(words, rows), mask, mode_of(words), asked, min(top_n, size)]
-    return "sample", arguments, lambda: strategies.sample_r1(*arguments)
+    return "sample", arguments, lambda: operations_r1.sample_r1(*arguments)
 
 
 def sample_probs(words, rows, size):
     x, mask = probabilities(words, rows, size, words.choose(DTYPES)), mask_of(words, rows, size)
-    asked = words.choose(ASKED) & strategies.ALL_OF_PROBS
+    asked = words.choose(ASKED) & engines.ALL_OF_PROBS
     params = params_of(words, rows, size, temperatures=(1.0,))
     arguments = [x, params, keys_of(words, rows), mask, mode_of(words, probs=True), asked, 0]
-    return "sample", arguments, lambda: strategies.sample_r1(*arguments)
+    return "sample", arguments, lambda: operations_r1.sample_r1(*arguments)
 
 
 def sample_processed(words, rows, size):
@@ -274,7 +275,7 @@ def softmax(words, rows, size):
     return (
         "softmax",
         [x, temperature, mask, log],
-        lambda: strategies.softmax_r1(x, temperature, mask, bool(log)),
+        lambda: operations_r1.softmax_r1(x, temperature, mask, bool(log)),
     )
 
 
@@ -288,7 +289,7 @@ def filter_(words, rows, size):
     return (
         "filter",
         [x, params, mask, mode, renorm],
-        lambda: strategies.keep_r1(x, params, mask, mode, bool(renorm)),
+        lambda: operations_r1.keep_r1(x, params, mask, mode, bool(renorm)),
     )
 
 
@@ -298,7 +299,7 @@ def multinomial(words, rows, size):
     return (
         "multinomial",
         [p, keys, n, replacement, 0],
-        lambda: strategies.multinomial_r1(p, keys, n, replacement),
+        lambda: operations_r1.multinomial_r1(p, keys, n, replacement),
     )
 
 

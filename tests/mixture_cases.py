@@ -3,29 +3,11 @@
 
 import hypothesis.strategies as st
 import torch
+from engines import BF16, DTYPES, F16, F32, INF, NAN, make_keys, make_params, op
 from fusedraw import reference_mixture as rm
-from strategies import (
-    BF16,
-    DTYPES,
-    EDGES,
-    F16,
-    F32,
-    FINITE_IN_F16,
-    INF,
-    KINDS,
-    MASKS,
-    NAN,
-    Rows,
-    make_keys,
-    make_mask,
-    make_params,
-    make_rows,
-    mode_arguments,
-    op,
-    row_arguments,
-    row_mask,
-    seeds,
-)
+from operations_r1 import mode_arguments, row_arguments, row_mask
+from row_kinds import EDGES, FINITE_IN_F16, KINDS, MASKS, make_mask, make_rows
+from strategies import Rows, seeds
 
 HOW = rm.COMBINATIONS
 # By bit of the operator's outputs, in the order in which it returns them; kept comes as two tensors.

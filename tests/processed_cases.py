@@ -5,11 +5,13 @@ import math
 import random
 from dataclasses import dataclass, field
 
+import engines
 import hypothesis.strategies as st
-import strategies
+import operations_r1
 import torch
+from engines import ALL, F32, make_keys, make_params
 from fusedraw import reference_rules as r1_rules
-from strategies import ALL, F32, make_keys, make_params, row_mask
+from operations_r1 import row_mask
 
 LAST = 512  # mode bit of temperature_last
 COLUMNS = (
@@ -89,12 +91,12 @@ def make_edits(rows, size, seed, dense=False):
 def process(
     x, rules, edits=None, params=None, keys=None, mask=None, mode=0, outputs=ALL, top_n=0, form="csr"
 ):
-    """The operator on the engine in use: a dict of tensors by name, as strategies.sample."""
+    """The operator on the engine in use: a dict of tensors by name, as engines.sample."""
     params = make_params() if params is None else params
     keys = make_keys(x.shape[0]) if keys is None else keys
     lists = (edits or Edits()).arguments(form)
-    results = iter(strategies.op.sample_processed(x, params, rules, keys, mask, *lists, mode, outputs, top_n))
-    return strategies.named_outputs(results, outputs, top_n)
+    results = iter(engines.op.sample_processed(x, params, rules, keys, mask, *lists, mode, outputs, top_n))
+    return engines.named_outputs(results, outputs, top_n)
 
 
 def process_r1(
@@ -116,11 +118,11 @@ def process_r1(
                 domain=mode >> 4 & 3,
                 top_n=top_n,
                 forced=forced,
-                **strategies.row_arguments(params, row),
-                **strategies.mode_arguments(mode),
+                **operations_r1.row_arguments(params, row),
+                **operations_r1.mode_arguments(mode),
             )
         )
-    return strategies.tensors_of(results, outputs, top_n)
+    return operations_r1.tensors_of(results, outputs, top_n)
 
 
 _shares = st.sampled_from((0.0, 1e-7, 3e-4, 0.01, 0.05, 0.1, 0.3, 0.5, 0.9, 0.95, 0.999, 1.0))

@@ -3,7 +3,7 @@
 
 import fusedraw
 import torch
-from strategies import make_rows
+from row_kinds import make_rows
 
 V = 700
 X = make_rows("normal", 4, V, seed=11) / 2

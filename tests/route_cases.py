@@ -5,8 +5,8 @@ import random
 from dataclasses import dataclass, field
 
 import torch
+from engines import BF16, F16, F32, INF, NAN, make_keys, op
 from fusedraw import reference_routing as r1
-from strategies import BF16, F16, F32, INF, NAN, make_keys, op
 
 SIZES = (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 128, 200, 255, 256, 257, 300)
 NONE, GUMBEL, JITTER = range(3)

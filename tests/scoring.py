@@ -1,21 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""token_logprob as an operation of the engine in use, and in plain Python (R1), as in strategies."""
+"""token_logprob as an operation of the engine in use, and in plain Python (R1), as in engines."""
 
 import torch
+from engines import F32, bits_of, op, sample
 from fusedraw import reference_scores as r1
 from hypothesis import strategies as st
-from strategies import (
-    F32,
-    bits_of,
-    mode_arguments,
-    modes,
-    op,
-    param_rows,
-    row_arguments,
-    row_batches,
-    row_mask,
-    sample,
-)
+from operations_r1 import mode_arguments, row_arguments, row_mask
+from strategies import modes, param_rows, row_batches
 
 
 def score(x, ids, params, mask=None, kept=(None, None), mode=0, entropy=True, grads=None):

@@ -2,7 +2,7 @@
 """The CUDA kernels as an engine of the tests: torch.ops.fusedraw_simt, the operators of csrc/ops/cuda_ops.cpp
 on CPU tensors, whose launches the SIMT executor runs with every buffer's bounds declared.
 
-`with engine(EXECUTOR)` (strategies.py) calls it; recorded() says what was launched and what it did to memory.
+`with engine(EXECUTOR)` (engines.py) calls it; recorded() says what was launched and what it did to memory.
 
 The environment of a process may ask for another library: FUSEDRAW_SIMT_FLAVOUR, one of simt_build's, and
 FUSEDRAW_SIMT_KERNELS, a folder to take instead of csrc/cuda (then for float32 alone).
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import strategies
+import engines
 import torch
 from simt_build import CSRC, ROOT, build
 from torch.utils.cpp_extension import include_paths, library_paths
@@ -66,7 +66,7 @@ def library():
     loaded.simt_set_options.argtypes = [ctypes.c_uint64, ctypes.c_int, ctypes.c_int]
     loaded.simt_records.restype = ctypes.c_char_p
     loaded.simt_set_options(0, True, False)
-    strategies.forcing.append(force_noise)
+    engines.forcing.append(force_noise)
     return loaded
 
 

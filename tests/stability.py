@@ -13,7 +13,7 @@ from pathlib import Path
 import fusedraw
 import numpy as np
 import torch
-from strategies import BF16, make_params, sample
+from engines import BF16, make_params, sample
 
 BLOCK = 256
 DATA = Path(fusedraw.__file__).parent / "data" / "real_logits.npz"

@@ -10,8 +10,8 @@ from pathlib import Path
 import golden
 import pytest
 import torch
+from engines import BEST, engine
 from golden_rows import all_calls
-from strategies import BEST, engine
 
 FOLDER = Path(__file__).resolve().parent / "aarch64"
 RUN = FOLDER / "run.py"

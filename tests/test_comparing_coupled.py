@@ -7,13 +7,15 @@ import fusedraw
 import pytest
 import torch
 from comparing_cases import ALPHA, random_rows
+from engines import make_keys
 from fusedraw.comparing import (
     coupled,
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from row_kinds import make_rows
 from scipy import stats
-from strategies import epsilons, examples, make_keys, make_rows, min_ps, seeds, temperatures, top_ps
+from strategies import epsilons, examples, min_ps, seeds, temperatures, top_ps
 
 
 @examples(60)

@@ -8,13 +8,14 @@ from fractions import Fraction
 import numpy
 import pytest
 import torch
+from engines import INF
 from fusedraw.comparing import (
     compare,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from strategies import INF, examples
+from strategies import examples
 
 
 def sign_flip_p(differences):

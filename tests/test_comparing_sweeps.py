@@ -7,10 +7,10 @@ import fusedraw
 import pytest
 import torch
 from comparing_cases import random_rows
+from engines import INF, make_keys
 from fusedraw.comparing import (
     sweep,
 )
-from strategies import INF, make_keys
 
 
 def test_sweep_is_the_product_in_order():

@@ -9,6 +9,7 @@ import fusedraw
 import pytest
 import torch
 from comparing_cases import ALPHA
+from engines import INF, make_keys
 from fusedraw.comparing import (
     best_of_n,
     keys_of_draws,
@@ -18,7 +19,7 @@ from fusedraw.comparing import (
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from strategies import INF, examples, make_keys
+from strategies import examples
 
 
 def test_keys_of_draws():

@@ -11,13 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mixture_cases import make_weights, mixture
-from processed_cases import Edits, make_rules, process
-from route_cases import Case, route
-from scoring import score
-from simt_build import CSRC, KEPT, ROOT
-from simt_engine import library_path, recorded, run_tests
-from strategies import (
+from engines import (
     ALL,
     BF16,
     EXECUTOR,
@@ -28,13 +22,18 @@ from strategies import (
     make_keys,
     make_mode,
     make_params,
-    make_probs,
-    make_rows,
     multinomial,
     op,
     sample,
     softmax,
 )
+from mixture_cases import make_weights, mixture
+from processed_cases import Edits, make_rules, process
+from route_cases import Case, route
+from row_kinds import make_probs, make_rows
+from scoring import score
+from simt_build import CSRC, KEPT, ROOT
+from simt_engine import library_path, recorded, run_tests
 from verify_cases import spread_case, verify
 
 EDITED = "(?:fusedraw::cuda::Edited<)?"  # rows of this type, edited or not

@@ -12,47 +12,42 @@ import threading
 from itertools import product
 
 import pytest
-import test_bad_input as bad_input
+import test_bad_input_rows as bad_rows
 import test_endpoints as endpoints
 import test_invariance as invariance
 import test_laws_agree as laws
+import test_odd_input_memory as odd_memory
+import test_odd_input_values as odd_values
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from simt_engine import library, schedule
-from strategies import (
+from engines import (
     ALL,
     BF16,
-    EDGES,
     EXECUTOR,
     F16,
     F32,
     INF,
-    KINDS,
     NAN,
     ORDERS,
     TIES,
     assert_same,
     bits_of,
     engine,
-    examples,
     forced,
     keep,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_probs,
-    make_rows,
-    modes,
     multinomial,
     on_every_engine,
     op,
-    row_batches,
     sample,
-    seeds,
     softmax,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from row_kinds import EDGES, KINDS, make_mask, make_probs, make_rows
+from simt_engine import library, schedule
+from strategies import examples, modes, row_batches, seeds
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 # Of the package, where its functions call the operators.
@@ -286,7 +281,7 @@ def test_keys(rows):
 
 # Bad and odd input, through the package's functions
 
-AMONG_BAD_ROWS = [row for row in bad_input.BAD_ROWS if " at " not in row[0] or row[0].endswith((" 0", " 69"))]
+AMONG_BAD_ROWS = [row for row in bad_rows.BAD_ROWS if " at " not in row[0] or row[0].endswith((" 0", " 69"))]
 
 
 def named(rows):
@@ -295,36 +290,41 @@ def named(rows):
 
 @pytest.mark.parametrize("x, arguments, status", named(AMONG_BAD_ROWS))
 def test_bad_row(facade_on_the_executor, x, arguments, status):
-    bad_input.test_bad_row(x, arguments, status)
+    bad_rows.test_bad_row(x, arguments, status)
 
 
 @pytest.mark.parametrize("value, status", [(NAN, "NAN"), (INF, "POS_INF")])
-@pytest.mark.parametrize("name, call", bad_input.BAD_EVERYWHERE)
+@pytest.mark.parametrize("name, call", bad_rows.BAD_EVERYWHERE)
 def test_bad_row_raises_by_name(facade_on_the_executor, name, call, value, status):
-    bad_input.test_bad_row_raises_by_name(name, call, value, status)
+    bad_rows.test_bad_row_raises_by_name(name, call, value, status)
 
 
 @pytest.mark.parametrize(
-    "name", ["test_bad_row_of_softmax_is_nan", "test_multinomial_runs_dry", "test_empty_batch"]
+    "test",
+    [
+        bad_rows.test_bad_row_of_softmax_is_nan,
+        bad_rows.test_multinomial_runs_dry,
+        odd_values.test_empty_batch,
+    ],
 )
-def test_bad_rows_of_other_operators(facade_on_the_executor, name):
-    getattr(bad_input, name)()
+def test_bad_rows_of_other_operators(facade_on_the_executor, test):
+    test()
 
 
 @pytest.mark.parametrize(
     "value, status", [(-0.5, "BAD_PARAM"), (NAN, "NAN"), (INF, "POS_INF"), (None, "EMPTY")]
 )
 def test_bad_probabilities(facade_on_the_executor, value, status):
-    bad_input.test_bad_probabilities(value, status)
+    bad_rows.test_bad_probabilities(value, status)
 
 
-@pytest.mark.parametrize("x, parameters", named(bad_input.EXACT))
+@pytest.mark.parametrize("x, parameters", named(odd_values.EXACT))
 def test_exact(facade_on_the_executor, x, parameters):
-    bad_input.test_exact(x, parameters)
+    odd_values.test_exact(x, parameters)
 
 
 def test_rows_beyond_32_bit_offsets(facade_on_the_executor):
-    bad_input.test_rows_beyond_32_bit_offsets()
+    odd_memory.test_rows_beyond_32_bit_offsets()
 
 
 def test_operators_refuse_what_is_no_row():

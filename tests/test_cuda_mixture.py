@@ -6,27 +6,13 @@ import functools
 
 import pytest
 import torch
+from engines import BF16, EXECUTOR, F16, F32, INF, NAN, engine, make_keys, make_params, on_every_engine
 from hypothesis import given
 from hypothesis import strategies as st
 from mixture_cases import HOW, make_weights, mixture, several
+from row_kinds import make_mask, make_rows
 from simt_engine import schedule
-from strategies import (
-    BF16,
-    EXECUTOR,
-    F16,
-    F32,
-    INF,
-    NAN,
-    engine,
-    examples,
-    make_keys,
-    make_mask,
-    make_params,
-    make_rows,
-    modes,
-    on_every_engine,
-    param_rows,
-)
+from strategies import examples, modes, param_rows
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 MEANS = HOW[:2]

@@ -10,30 +10,28 @@ import sys
 import pytest
 import test_processed as processed
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from processed_cases import LAST, Edits, make_edits, make_rules, process
-from simt_build import ROOT
-from simt_engine import library, schedule
-from strategies import (
+from engines import (
     ALL,
     BF16,
     EXECUTOR,
     F16,
     F32,
-    KINDS,
     assert_same,
     bits_of,
     engine,
-    examples,
     make_keys,
-    make_mask,
     make_params,
-    make_rows,
     named_outputs,
     on_every_engine,
     op,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from processed_cases import LAST, Edits, make_edits, make_rules, process
+from row_kinds import KINDS, make_mask, make_rows
+from simt_build import ROOT
+from simt_engine import library, schedule
+from strategies import examples
 
 sys.path.append(str(ROOT))
 from benchmarks import data

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 import torch
+from engines import ALL, BF16, EXECUTOR, F32, bits_of, engine, make_keys, make_params
 from processed_cases import Edits, make_rules, process
+from row_kinds import make_rows
 from simt_build import ROOT
 from simt_engine import library, recorded
-from strategies import ALL, BF16, EXECUTOR, F32, bits_of, engine, make_keys, make_params, make_rows
 
 sys.path.append(str(ROOT))
 from benchmarks import data

@@ -4,6 +4,7 @@ buffer, races and unwritten words are checked meanwhile."""
 
 import pytest
 import torch
+from engines import BF16, EXECUTOR, F16, F32, INF, NAN, engine, forced, make_keys, on_every_engine
 from fusedraw import reference as r1
 from fusedraw import routing
 from route_cases import (
@@ -19,7 +20,6 @@ from route_cases import (
     route_r1,
 )
 from simt_engine import library, recorded, schedule
-from strategies import BF16, EXECUTOR, F16, F32, INF, NAN, engine, forced, make_keys, on_every_engine
 
 BOTH = ("reference", EXECUTOR)
 

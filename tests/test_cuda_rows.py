@@ -9,9 +9,7 @@ import sys
 import pytest
 import test_laws_agree as laws
 import torch
-from simt_build import ROOT
-from simt_engine import library, schedule
-from strategies import (
+from engines import (
     ALL,
     BF16,
     EXECUTOR,
@@ -25,16 +23,16 @@ from strategies import (
     engine,
     keep,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_probs,
-    make_rows,
     multinomial,
     on_every_engine,
     sample,
     softmax,
 )
+from row_kinds import make_mask, make_probs, make_rows
+from simt_build import ROOT
+from simt_engine import library, schedule
 from test_invariance import check_rows
 
 sys.path.append(str(ROOT))

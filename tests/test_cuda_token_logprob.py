@@ -8,26 +8,25 @@ import fusedraw
 import pytest
 import test_token_logprob_input as scores
 import torch
-from hypothesis import given
-from scoring import score, scored_batches
-from simt_engine import library, operators, recorded, schedule
-from strategies import (
+from engines import (
     BF16,
     EXECUTOR,
     F16,
     F32,
     bits_of,
     engine,
-    examples,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_rows,
     on_every_engine,
     same_bits,
     sample,
 )
+from hypothesis import given
+from row_kinds import make_mask, make_rows
+from scoring import score, scored_batches
+from simt_engine import library, operators, recorded, schedule
+from strategies import examples
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 

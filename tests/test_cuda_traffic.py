@@ -7,20 +7,10 @@ import sys
 
 import pytest
 import torch
+from engines import ALL, BF16, EXECUTOR, F32, bits_of, engine, make_keys, make_params, sample
+from row_kinds import make_rows
 from simt_build import ROOT
 from simt_engine import library, recorded
-from strategies import (
-    ALL,
-    BF16,
-    EXECUTOR,
-    F32,
-    bits_of,
-    engine,
-    make_keys,
-    make_params,
-    make_rows,
-    sample,
-)
 
 sys.path.append(str(ROOT))
 from benchmarks import data

@@ -7,11 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fusedraw import Status, speculative
-from fusedraw import reference as r1
-from hypothesis import given
-from simt_engine import library, schedule
-from strategies import (
+from engines import (
     BF16,
     EXECUTOR,
     F16,
@@ -19,12 +15,16 @@ from strategies import (
     INF,
     NAN,
     engine,
-    examples,
     forced,
     make_keys,
     make_params,
     on_every_engine,
 )
+from fusedraw import Status, speculative
+from fusedraw import reference as r1
+from hypothesis import given
+from simt_engine import library, schedule
+from strategies import examples
 from verify_cases import cases, make_case, masks_at, rows_at, spread_case, tied_case, verify, verify_r1
 
 both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))

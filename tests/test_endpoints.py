@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from fusedraw import reference as r1
-from strategies import (
+from engines import (
     ALL,
     F32,
     HALVING,
@@ -21,9 +20,10 @@ from strategies import (
     on_every_engine,
     op,
     sample,
-    sample_r1,
     threads,
 )
+from fusedraw import reference as r1
+from operations_r1 import sample_r1
 
 LEAST, MOST = 0, 2**64 - 1
 BLOCK, TOKEN, COIN, MANY, ORDER = r1.BLOCK, r1.TOKEN, r1.COIN, r1.MANY, r1.ORDER

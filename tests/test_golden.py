@@ -6,14 +6,14 @@ import itertools
 import subprocess
 import sys
 
+import engines
 import fusedraw
 import golden
 import numpy as np
 import pytest
-import strategies
 import torch
+from engines import BF16, ENGINES, EXECUTOR, F16, F32, engine
 from golden_rows import GROUPS, KINDS, ROWS, Words, all_calls, group_name
-from strategies import BF16, ENGINES, EXECUTOR, F16, F32, engine
 
 BY_R1 = 3  # calls of each group that fits R1
 BY_EXECUTOR = 2  # calls of each group of short rows
@@ -110,7 +110,7 @@ def test_the_rows_reach_everything():
 
 def test_a_moved_bit_is_seen_and_named():
     group = "sample V=257"
-    results = results_of([call for call in all_calls() if call.group == group], strategies.BEST)
+    results = results_of([call for call in all_calls() if call.group == group], engines.BEST)
     assert golden.differences(golden.collect(results)) == []
 
     def with_changed(place, row):
@@ -124,7 +124,7 @@ def test_a_moved_bit_is_seen_and_named():
     for name, place in (("ids", 0), ("status", 1), ("logp", 2)):
         (line,) = with_changed(place, 5)
         assert line.startswith(f"{group}: 1 of 1200 {name}, first at {at}: ")
-    more = next(i for i, (call, _) in enumerate(results) if call.arguments[5] == strategies.ALL)
+    more = next(i for i, (call, _) in enumerate(results) if call.arguments[5] == engines.ALL)
     call, outputs = results[more]
     outputs = [*outputs[:7], outputs[7] + 1, *outputs[8:]]
     changed = [*results[:more], (call, outputs), *results[more + 1 :]]

@@ -85,7 +85,7 @@ def test_all_of_them_on_the_cpu():
 def test_a_wrong_result_is_seen(tmp_path):
     """The comparison with the device is not one with itself."""
     (tmp_path / "broken.py").write_text(
-        "import on_device, strategies, torch\n"
+        "import on_device, torch\n"
         "from test_cuda_executor import on_the_executor, test_few_and_many_rows  # noqa: F401\n"
         "right = on_device.Operator.__call__\n"
         "def wrong(self, *arguments):\n"

@@ -13,9 +13,7 @@ import threading
 import fusedraw
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from strategies import (
+from engines import (
     ALL,
     BF16,
     ENGINES,
@@ -28,24 +26,20 @@ from strategies import (
     assert_same,
     bits_of,
     engine,
-    examples,
     keep,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_probs,
-    make_rows,
-    modes,
     multinomial,
-    param_rows,
-    row_batches,
     same_bits,
     sample,
-    seeds,
     softmax,
     threads,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from row_kinds import make_mask, make_probs, make_rows
+from strategies import examples, modes, param_rows, row_batches, seeds
 
 SIZE = 1500  # six blocks, the last one partial
 ROWS = 64

@@ -5,22 +5,17 @@ bit for bit."""
 import fusedraw
 import pytest
 import torch
-from fusedraw import reference as r1
-from hypothesis import given
-from hypothesis import strategies as st
-from strategies import (
+from engines import (
     ALL,
     ALL_OF_PROBS,
     BEST,
     BF16,
-    EDGES,
     ENGINES,
     F16,
     F32,
     FAST,
     HALVING,
     INF,
-    KINDS,
     NAN,
     ORDERS,
     TIES,
@@ -28,28 +23,21 @@ from strategies import (
     assert_same,
     bits_of,
     engine,
-    examples,
     keep,
-    keep_r1,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_probs,
-    make_rows,
-    modes,
     multinomial,
-    multinomial_r1,
     on_every_engine,
-    param_rows,
-    row_batches,
     sample,
-    sample_r1,
-    seeds,
     softmax,
-    softmax_r1,
-    temperatures,
 )
+from fusedraw import reference as r1
+from hypothesis import given
+from hypothesis import strategies as st
+from operations_r1 import keep_r1, multinomial_r1, sample_r1, softmax_r1
+from row_kinds import EDGES, KINDS, make_mask, make_probs, make_rows
+from strategies import examples, modes, param_rows, row_batches, seeds, temperatures
 
 LONG = (151936, 1 << 20)
 # What a by-product needs decides which passes run: each of these asks for something else.

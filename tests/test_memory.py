@@ -25,7 +25,8 @@ MEASURE = """
 import ctypes, gc, json, os, sys
 sys.path.insert(0, {tests!r})
 import torch
-from strategies import *
+from engines import *
+from row_kinds import *
 
 def resident(name):
     with open("/proc/self/status") as status:

@@ -9,11 +9,7 @@ from fractions import Fraction
 import fusedraw
 import pytest
 import torch
-from fusedraw import reference as r1
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
-from strategies import (
+from engines import (
     ALL,
     BF16,
     ENGINES,
@@ -21,17 +17,19 @@ from strategies import (
     assert_same,
     bits_of,
     engine,
-    examples,
     forced,
     make_keys,
     make_mode,
     make_params,
-    make_rows,
     on_every_engine,
-    row_batches,
     sample,
-    seeds,
 )
+from fusedraw import reference as r1
+from hypothesis import given
+from hypothesis import strategies as st
+from row_kinds import make_rows
+from scipy import stats
+from strategies import examples, row_batches, seeds
 
 ALPHA = 1e-6
 ZEROS = (0.0, -0.0, 2.0**-150, -(2.0**-150))  # all are 0 in float32

@@ -9,6 +9,22 @@ import fusedraw
 import hypothesis.strategies as st
 import pytest
 import torch
+from engines import (
+    BF16,
+    ENGINES,
+    F16,
+    F32,
+    FLT_MAX,
+    INF,
+    NAN,
+    assert_same,
+    engine,
+    make_keys,
+    make_params,
+    on_every_engine,
+    same_bits,
+    threads,
+)
 from fusedraw import reference
 from fusedraw import reference_mixture as rm
 from hypothesis import given
@@ -21,28 +37,8 @@ from mixture_cases import (
     offered,
     several,
 )
-from strategies import (
-    BF16,
-    EDGES,
-    ENGINES,
-    F16,
-    F32,
-    FLT_MAX,
-    INF,
-    NAN,
-    assert_same,
-    engine,
-    examples,
-    make_keys,
-    make_params,
-    make_rows,
-    modes,
-    on_every_engine,
-    param_rows,
-    same_bits,
-    seeds,
-    threads,
-)
+from row_kinds import EDGES, make_rows
+from strategies import examples, modes, param_rows, seeds
 
 ALPHA = 1e-4  # of each statistical test; keys are fixed
 

@@ -5,17 +5,9 @@ operator."""
 import fusedraw
 import pytest
 import torch
+from engines import BF16, F32, INF, NAN, make_keys, make_params, same_bits
 from fusedraw import _ops
 from mixture_cases import HOW, OUTPUTS, make_weights, offered
-from strategies import (
-    BF16,
-    F32,
-    INF,
-    NAN,
-    make_keys,
-    make_params,
-    same_bits,
-)
 
 # Errors before any work
 

@@ -5,31 +5,25 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from processed_cases import LAST, Edits, make_edits, make_rules, process, process_r1, rule_rows
-from strategies import (
+from engines import (
     ALL,
     BF16,
     ENGINES,
     F16,
     F32,
-    KINDS,
     assert_same,
     bits_of,
-    examples,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_rows,
-    modes,
     on_every_engine,
-    param_rows,
-    row_batches,
     sample,
-    seeds,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from processed_cases import LAST, Edits, make_edits, make_rules, process, process_r1, rule_rows
+from row_kinds import KINDS, make_mask, make_rows
+from strategies import examples, modes, param_rows, row_batches, seeds
 
 SMALL = st.one_of(st.sampled_from((1, 2, 7, 255, 256, 257, 600)), st.integers(1, 400))
 
@@ -181,7 +175,7 @@ def test_threads_and_strides_change_nothing():
     wide = torch.full((5, 4096 * 4 + 9), 99.0)
     wide[:, 5:-4] = x
     for name in ENGINES:
-        from strategies import engine, threads
+        from engines import engine, threads
 
         with engine(name), threads(2):
             assert_same(process(wide[:, 5:-4], rules, edits, keys=keys), expected, name)

@@ -8,7 +8,7 @@ import fusedraw
 import pytest
 import torch
 from processing_cases import HISTORY, KEYS, PROMPT, V, X, csr
-from strategies import make_rows
+from row_kinds import make_rows
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 ALL = ("logp", "n_kept", "kept_mass", "entropy", "rank")

@@ -8,6 +8,7 @@ import math
 import fusedraw
 import pytest
 import torch
+from engines import BF16, F16, F32, INF, NAN, assert_same, forced, make_keys, on_every_engine, threads
 from fusedraw import Status
 from fusedraw import reference as r1
 from fusedraw._route_op import route as route_op
@@ -24,7 +25,6 @@ from route_cases import (
     route_r1,
 )
 from scipy import stats
-from strategies import BF16, F16, F32, INF, NAN, assert_same, forced, make_keys, on_every_engine, threads
 from test_statistics import ALPHA, g_test
 
 TOKENS = 60_000  # of a statistical test

@@ -12,9 +12,7 @@ import math
 import fusedraw
 import pytest
 import torch
-from fusedraw import reference as r1
-from scipy import stats
-from strategies import (
+from engines import (
     BF16,
     ENGINES,
     F32,
@@ -28,8 +26,10 @@ from strategies import (
     multinomial,
     on_every_engine,
     sample,
-    sample_r1,
 )
+from fusedraw import reference as r1
+from operations_r1 import sample_r1
+from scipy import stats
 
 ALPHA, POWER, DISTORTION = 1e-6, 0.999, 2e-4
 DRAWS = 1_000_000

@@ -5,36 +5,30 @@ of an operator."""
 import fusedraw
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scoring import pack_kept, score, score_r1, scored_batches
-from strategies import (
+from engines import (
     BF16,
     ENGINES,
     F16,
     F32,
     INF,
-    KINDS,
-    MASKS,
     ORDERS,
     SUPPORTS,
     TIES,
     assert_same,
     bits_of,
     engine,
-    examples,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_rows,
-    modes,
     on_every_engine,
-    param_rows,
-    row_batches,
     same_bits,
     sample,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from row_kinds import KINDS, MASKS, make_mask, make_rows
+from scoring import pack_kept, score, score_r1, scored_batches
+from strategies import examples, modes, param_rows, row_batches
 
 # The law
 

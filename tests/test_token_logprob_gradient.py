@@ -4,16 +4,9 @@
 import fusedraw
 import pytest
 import torch
+from engines import BF16, F16, F32, ORDERS, SUPPORTS
+from row_kinds import make_mask, make_rows
 from scoring import pack_kept
-from strategies import (
-    BF16,
-    F16,
-    F32,
-    ORDERS,
-    SUPPORTS,
-    make_mask,
-    make_rows,
-)
 
 # Gradients
 

@@ -5,12 +5,8 @@ weight."""
 import fusedraw
 import pytest
 import torch
+from engines import F32, make_params, on_every_engine
 from scoring import score
-from strategies import (
-    F32,
-    make_params,
-    on_every_engine,
-)
 
 # Bad input
 

@@ -8,18 +8,13 @@ from dataclasses import replace
 import fusedraw
 import pytest
 import torch
-from fusedraw import Status
-from fusedraw import reference as r1
-from fusedraw import reference_speculative as rs
-from hypothesis import given
-from strategies import (
+from engines import (
     BF16,
     F16,
     F32,
     INF,
     NAN,
     assert_same,
-    examples,
     forced,
     make_keys,
     make_params,
@@ -27,6 +22,11 @@ from strategies import (
     sample,
     threads,
 )
+from fusedraw import Status
+from fusedraw import reference as r1
+from fusedraw import reference_speculative as rs
+from hypothesis import given
+from strategies import examples
 from verify_cases import (
     Case,
     cases,

@@ -7,9 +7,9 @@ import inspect
 import fusedraw
 import pytest
 import torch
+from engines import BF16, F16, INF, NAN, make_keys, make_params
 from fusedraw import Status
 from fusedraw._verify_op import verify as verify_op
-from strategies import BF16, F16, INF, NAN, make_keys, make_params
 from verify_cases import make_case, make_mode, verify
 
 B, G, V = 3, 2, 8

@@ -12,9 +12,9 @@ import itertools
 import fusedraw
 import pytest
 import torch
+from engines import F32, INF
 from fusedraw import Status
 from scipy import stats
-from strategies import F32, INF
 from test_statistics import ALPHA, binnings, g_test, law_of
 
 ROWS = 60_000

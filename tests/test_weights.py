@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from fusedraw import reference as r1
-from strategies import (
+from engines import (
     BEST,
     ENGINES,
     FAST,
@@ -26,9 +25,10 @@ from strategies import (
     make_params,
     same_bits,
     sample,
-    sample_r1,
     softmax,
 )
+from fusedraw import reference as r1
+from operations_r1 import sample_r1
 
 FIRST, LAST = 0x80000000, 0xC2800000  # the bits of -0 and -64; the floats between them, in that order
 CHUNK = 1 << 23

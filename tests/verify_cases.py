@@ -5,32 +5,12 @@ from dataclasses import dataclass
 
 import hypothesis.strategies as st
 import torch
+from engines import BF16, F16, F32, INF, NAN, ORDERS, TIES, make_keys, make_params, op, sample
 from fusedraw import reference as r1
 from fusedraw import reference_speculative as rs
-from strategies import (
-    BF16,
-    EDGES,
-    F16,
-    F32,
-    FINITE_IN_F16,
-    INF,
-    KINDS,
-    MASKS,
-    NAN,
-    ORDERS,
-    TIES,
-    keys_halves,
-    make_keys,
-    make_mask,
-    make_params,
-    make_rows,
-    op,
-    param_rows,
-    row_arguments,
-    row_mask,
-    sample,
-    seeds,
-)
+from operations_r1 import row_arguments, row_mask
+from row_kinds import EDGES, FINITE_IN_F16, KINDS, MASKS, make_mask, make_rows
+from strategies import keys_halves, param_rows, seeds
 
 DRAFT_SHIFT = 3
 

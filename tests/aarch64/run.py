@@ -20,10 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import engines
 import golden
 import golden_file
 import simt_build
-import strategies
 import torch
 from golden_rows import all_calls
 from test_weights import CHUNK, CHUNKS, WEIGHTS_SHA256
@@ -100,7 +100,7 @@ def flags_of(call):
     if asked is None:
         return ()
     bits = call.arguments[asked]
-    explored = strategies.OUTPUTS.index("explored")
+    explored = engines.OUTPUTS.index("explored")
     return (1 + (bits & (1 << explored) - 1).bit_count(),) if bits >> explored & 1 else ()
 
 
@@ -116,7 +116,7 @@ def check_weights(program, engine, everything):
         got = hashlib.sha256(b"".join(struct.pack("<Q", h) for h in hashes)).hexdigest()
         assert got == WEIGHTS_SHA256, f"{engine}: {got}, not {WEIGHTS_SHA256}"
         return sum(end - begin for begin, end in CHUNKS)
-    expected = [strategies.C.weight_hash(*stretch) for stretch in stretches()]
+    expected = [engines.C.weight_hash(*stretch) for stretch in stretches()]
     got = program.weight_hashes(engine, stretches())
     wrong = [hex(s[0]) for s, a, b in zip(stretches(), got, expected, strict=True) if a != b]
     assert not wrong, f"{engine}: weights differ from {wrong}"

@@ -8,8 +8,9 @@ On a device "cpu" a replay is the call again, its results written where the firs
 import fusedraw
 import pytest
 import torch
+from engines import BF16, F32, assert_same, make_keys
 from on_device import DEVICE, ON_CPU
-from strategies import BF16, F32, assert_same, make_keys, make_probs, make_rows
+from row_kinds import make_probs, make_rows
 from torch.utils._pytree import tree_leaves
 
 SIZES = {"few rows": (3, 70_000), "many rows": (140, 1500), "short": (5, 63)}

@@ -3,10 +3,11 @@
 Left out are what needs forced noise, which devices do not offer, and schedules: a device has its own."""
 
 import pytest
-import test_bad_input as bad_input
 import torch
+from engines import BF16, make_keys, make_params
+from input_cases import B, V
 from on_device import DEVICE, ON_CPU
-from strategies import BF16, make_keys, make_params, make_rows
+from row_kinds import make_rows
 from test_cuda_executor import (  # noqa: F401  (collected here)
     facade_on_the_executor,
     named,
@@ -89,7 +90,7 @@ def test_refused_metadata_on_the_device():
     """Nothing is launched for what the checks refuse."""
     import fusedraw
 
-    x = torch.zeros(bad_input.B, bad_input.V, device=DEVICE)
+    x = torch.zeros(B, V, device=DEVICE)
     for arguments, error in (
         ({"temperature": -1.0}, ValueError),
         ({"top_k": 1.5}, TypeError),
@@ -97,7 +98,7 @@ def test_refused_metadata_on_the_device():
         ({"keys": make_keys(2).to(DEVICE)}, ValueError),
     ):
         with pytest.raises(error):
-            fusedraw.sample(x, **{"keys": make_keys(bad_input.B).to(DEVICE), **arguments})
+            fusedraw.sample(x, **{"keys": make_keys(B).to(DEVICE), **arguments})
     with pytest.raises(TypeError, match="float64"):
         fusedraw.sample(x.double(), seed=1)
 

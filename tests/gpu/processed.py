@@ -3,9 +3,10 @@
 
 import pytest
 import torch
+from engines import BF16, make_keys, make_params
 from on_device import DEVICE, ON_CPU
 from processed_cases import make_rules
-from strategies import BF16, make_keys, make_params, make_rows
+from row_kinds import make_rows
 from test_cuda_processed import (  # noqa: F401  (collected here)
     on_the_executor,
     test_a_removed_token_is_not_looked_at,

@@ -4,8 +4,7 @@ which a launch takes a hundred times as long. Results must still be those of the
 
 import pytest
 import torch
-from on_device import operators
-from strategies import (
+from engines import (
     ALL,
     ALL_OF_PROBS,
     BF16,
@@ -14,16 +13,15 @@ from strategies import (
     assert_same,
     keep,
     make_keys,
-    make_mask,
     make_mode,
     make_params,
-    make_probs,
-    make_rows,
     multinomial,
     op,
     sample,
     softmax,
 )
+from on_device import operators
+from row_kinds import make_mask, make_probs, make_rows
 
 SHAPES = {
     "short": (3, 77),

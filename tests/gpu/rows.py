@@ -2,8 +2,8 @@
 """Long, real, real-like and generated rows of test_cuda_rows.py, on the device."""
 
 import pytest
+from engines import EXECUTOR
 from on_device import ON_CPU
-from strategies import EXECUTOR
 from test_cuda_rows import (  # noqa: F401  (collected here)
     executor,
     test_bad_values_anywhere_in_a_split_row,

@@ -5,8 +5,8 @@ a call in a CUDA graph."""
 import fusedraw
 import pytest
 import torch
+from engines import make_keys
 from on_device import DEVICE, ON_CPU
-from strategies import make_keys
 from test_cuda_verify import (  # noqa: F401  (collected here)
     executor,
     test_a_row_beyond_shared_memory,

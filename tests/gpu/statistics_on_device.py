@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The statistical tests of the engines, drawn on the device."""
 
+import engines
 import pytest
-import strategies
 from on_device import operators
 from test_cuda_executor import facade_on_the_executor  # noqa: F401
 from test_statistics import (  # noqa: F401  (collected here)
@@ -25,4 +25,4 @@ from test_statistics import (  # noqa: F401  (collected here)
 
 @pytest.fixture(autouse=True)
 def drawn_on_the_device(facade_on_the_executor, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(strategies.op, "namespace", operators())
+    monkeypatch.setattr(engines.op, "namespace", operators())

@@ -7,10 +7,11 @@ import time
 import fusedraw
 import pytest
 import torch
+from engines import BF16, assert_same, make_keys, sample
 from on_device import DEVICE, ON_CPU, move
-from strategies import BF16, assert_same, make_keys, make_rows, sample
-from test_torch_contract import CALLS, HALVES, rows
+from row_kinds import make_rows
 from torch.utils._pytree import tree_map
+from torch_cases import CALLS, HALVES, rows
 
 on_device_only = pytest.mark.skipif(ON_CPU, reason="needs a device")
 RETURNS = ("logp", "entropy", "n_kept")

@@ -35,7 +35,8 @@ NEED_SOURCES = (
 )
 # The contract from every side in a few minutes.
 PART = (
-    "test_bad_input.py",
+    "test_bad_input_refused.py",
+    "test_bad_input_rows.py",
     "test_endpoints.py",
     "test_facade_arguments.py",
     "test_facade_keys.py",
@@ -44,11 +45,27 @@ PART = (
     "test_facade_probabilities.py",
     "test_facade_results.py",
     "test_facade_sampler.py",
+    "test_import.py",
     "test_invariance.py",
     "test_laws_agree.py",
-    "test_reference.py",
+    "test_odd_input_memory.py",
+    "test_odd_input_seeds.py",
+    "test_odd_input_values.py",
+    "test_reference_arithmetic.py",
+    "test_reference_filters.py",
+    "test_reference_mixing.py",
+    "test_reference_noise.py",
+    "test_reference_operations.py",
+    "test_reference_outputs.py",
+    "test_reference_race.py",
+    "test_reference_statuses.py",
+    "test_reference_weights.py",
     "test_sampler_module.py",
-    "test_torch_contract.py",
+    "test_torch_autograd.py",
+    "test_torch_compile.py",
+    "test_torch_devices.py",
+    "test_torch_fakes.py",
+    "test_torch_fallback.py",
     "test_verify_calls.py",
 )
 # torch.compile with its default backend calls a C++ compiler itself; the package does not. Run on their own,
@@ -59,7 +76,7 @@ NEED_COMPILER = (
     "test_compile_default_generator",
     "test_compiled_bad_row",
     "test_compiled_gradient",
-    "(test_processing and test_torch_contract)",
+    "test_torch_contract",
 )
 COMPILERS = ("gcc", "g++", "cc", "c++", "clang", "clang++", "nvcc", "ninja")
 
