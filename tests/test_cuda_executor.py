@@ -6,7 +6,6 @@ fewer of them. Bounds of every buffer, races and unwritten words are checked mea
 Long and real rows: test_cuda_rows.py. What kernels read and write: test_cuda_traffic.py.
 """
 
-import functools
 import sys
 import threading
 from itertools import product
@@ -31,6 +30,7 @@ from engines import (
     TIES,
     assert_same,
     bits_of,
+    both,
     engine,
     forced,
     keep,
@@ -38,7 +38,6 @@ from engines import (
     make_mode,
     make_params,
     multinomial,
-    on_every_engine,
     op,
     sample,
     softmax,
@@ -49,7 +48,6 @@ from row_kinds import EDGES, KINDS, make_mask, make_probs, make_rows
 from simt_engine import library, schedule
 from strategies import examples, modes, row_batches, seeds
 
-both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 # Of the package, where its functions call the operators.
 CALLS = {
     "sampling": ("sample",),

@@ -2,11 +2,20 @@
 """The CUDA kernels of `mixture`, run by the SIMT executor, equal the reference engine bit for bit; bounds,
 races and unwritten words are checked meanwhile."""
 
-import functools
-
 import pytest
 import torch
-from engines import BF16, EXECUTOR, F16, F32, INF, NAN, engine, make_keys, make_params, on_every_engine
+from engines import (
+    BF16,
+    EXECUTOR,
+    F16,
+    F32,
+    INF,
+    NAN,
+    both,
+    engine,
+    make_keys,
+    make_params,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from mixture_cases import HOW, make_weights, mixture, several
@@ -14,7 +23,6 @@ from row_kinds import make_mask, make_rows
 from simt_engine import schedule
 from strategies import examples, modes, param_rows
 
-both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 MEANS = HOW[:2]
 
 

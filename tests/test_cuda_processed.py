@@ -3,7 +3,6 @@
 parts and whole, odd lengths, real rows, every list and rule. What it launches, reads and writes:
 test_cuda_processed_traffic.py."""
 
-import functools
 import math
 import sys
 
@@ -18,11 +17,11 @@ from engines import (
     F32,
     assert_same,
     bits_of,
+    both,
     engine,
     make_keys,
     make_params,
     named_outputs,
-    on_every_engine,
     op,
 )
 from hypothesis import given
@@ -36,7 +35,6 @@ from strategies import examples
 sys.path.append(str(ROOT))
 from benchmarks import data
 
-both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 DTYPES = (F32, BF16, F16)
 
 

@@ -3,7 +3,6 @@
 of language models: real ones at V = 49152, real-like, peaked and flat ones at 128256, generated ones, and
 rows of more blocks than shared memory holds. Few rows are split over thread blocks, many are not."""
 
-import functools
 import sys
 
 import pytest
@@ -20,13 +19,13 @@ from engines import (
     TIES,
     assert_same,
     bits_of,
+    both,
     engine,
     keep,
     make_keys,
     make_mode,
     make_params,
     multinomial,
-    on_every_engine,
     sample,
     softmax,
 )
@@ -38,7 +37,6 @@ from test_invariance import check_rows
 sys.path.append(str(ROOT))
 from benchmarks import cases, data
 
-both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 REAL, REAL_LIKE, PEAKED, FLAT = ("real", 49152), ("real", 128256), ("peaked", 128256), ("flat", 128256)
 BENCHMARKED = {
     name: {k: v for k, v in settings.items() if k != "returns"} for name, settings in cases.CONFIGS.items()

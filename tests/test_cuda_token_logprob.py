@@ -2,8 +2,6 @@
 """token_logprob's CUDA kernels, run by the SIMT executor, equal the reference engine bit for bit, and with it
 what `sample` returned."""
 
-import functools
-
 import fusedraw
 import pytest
 import test_token_logprob_input as scores
@@ -14,11 +12,11 @@ from engines import (
     F16,
     F32,
     bits_of,
+    both,
     engine,
     make_keys,
     make_mode,
     make_params,
-    on_every_engine,
     same_bits,
     sample,
 )
@@ -27,8 +25,6 @@ from row_kinds import make_mask, make_rows
 from scoring import score, scored_batches
 from simt_engine import library, operators, recorded, schedule
 from strategies import examples
-
-both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 
 
 @pytest.fixture(autouse=True)

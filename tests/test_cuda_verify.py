@@ -2,7 +2,6 @@
 """The CUDA kernels of `verify`, run by the SIMT executor, equal the reference engine bit for bit; bounds,
 races and unwritten words are checked meanwhile."""
 
-import functools
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from engines import (
     F32,
     INF,
     NAN,
+    both,
     engine,
     forced,
     make_keys,
@@ -26,8 +26,6 @@ from hypothesis import given
 from simt_engine import library, schedule
 from strategies import examples
 from verify_cases import cases, make_case, masks_at, rows_at, spread_case, tied_case, verify, verify_r1
-
-both = functools.partial(on_every_engine, engines=("reference", EXECUTOR))
 
 
 @pytest.fixture(autouse=True, scope="module")
