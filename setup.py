@@ -75,9 +75,10 @@ COMPILE_ARGS = [
     "-Wno-maybe-uninitialized",
     # Lambdas of the passes return vectors; none of them crosses a translation unit.
     "-Wno-psabi",
-    # torch 2.13's stable ABI: the binary runs on every newer torch.
-    "-DTORCH_TARGET_VERSION=0x020d000000000000",
 ]
+# torch's stable ABI: a binary for one version runs on every newer one. What is released is built for
+# TARGET_TORCH; in place it also builds with older ones, for machines that have no other (docs/cuda.md).
+OLDEST_TORCH, TARGET_TORCH = (2, 11), (2, 13)
 NVCC_ARGS = [
     "-std=c++17",
     "-O3",
@@ -106,11 +107,15 @@ class Build(BuildExtension):
 
 
 def extension() -> Extension:
-    if tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2]) < (2, 13):
-        raise SystemExit(f"fusedraw needs torch >= 2.13, found {torch.__version__}")
+    found = tuple(int(p) for p in torch.__version__.split("+")[0].split(".")[:2])
+    if found < OLDEST_TORCH:
+        raise SystemExit(f"fusedraw needs torch >= 2.13 (2.11 in place), found {torch.__version__}")
     # Names in messages (__FILE__) without this machine's folders: the same binary wherever it is built.
     places = {ROOT: "fusedraw", Path(torch.__file__).parent: "torch"}
     args = [*COMPILE_ARGS, *(f"-ffile-prefix-map={place}={name}" for place, name in places.items())]
+    if found >= TARGET_TORCH:
+        args.append(f"-DTORCH_TARGET_VERSION={TARGET_TORCH[0] << 56 | TARGET_TORCH[1] << 48:#018x}")
+    libraries = ["torch_cpu", "torch"]
     sources, archs = [*SOURCES], []
     try:
         toolkit = build_cuda.toolkit(os.environ)
@@ -124,13 +129,15 @@ def extension() -> Extension:
             f'-DFUSEDRAW_CUDA_ARCHS="{",".join(archs)}"',
             f'-DFUSEDRAW_NVCC_VERSION="{toolkit.version}"',
         ]
+        if found < TARGET_TORCH:
+            libraries.append("torch_cuda")  # of a torch that has CUDA
     ext = Extension(
         "fusedraw._C",
         sources,
         # torch's own copy of the pybind11 headers comes with its include paths.
         include_dirs=include_paths("cpu"),
         library_dirs=library_paths("cpu"),
-        libraries=["torch_cpu", "torch"],
+        libraries=libraries,
         extra_compile_args={"cxx": args + os.environ.get("FUSEDRAW_CXXFLAGS", "").split()},
         extra_link_args=os.environ.get("FUSEDRAW_LDFLAGS", "").split(),
         language="c++",

@@ -21,6 +21,13 @@
 #include "schema.h"
 #else
 #include <torch/csrc/stable/accelerator.h>
+// torch 2.13 gives a stream's handle; the older ones of which setup.py speaks have a function for
+// it.
+#if TORCH_FEATURE_VERSION >= (2ULL << 56 | 13ULL << 48)
+#define FUSEDRAW_STREAM_HANDLES
+#else
+extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
+#endif
 #endif
 
 namespace fusedraw {
@@ -50,12 +57,30 @@ class CurrentStream {
  public:
   explicit CurrentStream(const Device& device)
       : guard_(device.index()),
-        stream_(torch::stable::accelerator::getCurrentStream(device.index())) {}
+#ifdef FUSEDRAW_STREAM_HANDLES
+        stream_(torch::stable::accelerator::getCurrentStream(device.index())) {
+  }
+#else
+        index_(device.index()) {
+  }
+#endif
+#ifdef FUSEDRAW_STREAM_HANDLES
   void* handle() const { return stream_.nativeHandle(); }
+#else
+  void* handle() const {
+    void* stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    return stream;
+  }
+#endif
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;
+#ifdef FUSEDRAW_STREAM_HANDLES
   torch::stable::accelerator::Stream stream_;
+#else
+  int32_t index_;
+#endif
 };
 constexpr DeviceType kDeviceType = DeviceType::CUDA;
 constexpr const char *kDeviceName = "cuda", *kArchs = FUSEDRAW_CUDA_ARCHS;
