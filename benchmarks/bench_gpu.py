@@ -183,6 +183,20 @@ def versions() -> dict[str, str]:
     return out
 
 
+def store(path: Path, device: dict, results: list[dict]) -> None:
+    """After every case: what was measured outlives a run that is cut short."""
+    stored = {
+        "command": "python benchmarks/bench_gpu.py",
+        "unit": "us per call of the whole batch: lower quartile, median, upper quartile",
+        "device": device,
+        "versions": versions(),
+        "calls": CALLS * ROUNDS,
+        "results": results,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(stored, indent=1) + "\n")
+
+
 def line_of(case: cases.Case, way: str, us: dict, names: list[str]) -> str:
     floor = case.batch * case.vocab * cases.DTYPES[case.dtype].itemsize
     cells = []
@@ -237,19 +251,11 @@ def main() -> int:
                             print(line_of(case, way, us, names), flush=True)
                         entry = {"vocab": vocab, "data": kind, "rows": data.label(kind, vocab)}
                         results.append({**entry, "dtype": dtype, "batch": batch, "config": config, "us": us})
+                        if device.type == "cuda" or args.output != RESULT:
+                            store(args.output, said, results)
     if device.type == "cpu" and args.output == RESULT:
         print("bench-gpu: not stored: no result of a device")
         return 0
-    stored = {
-        "command": "python benchmarks/bench_gpu.py",
-        "unit": "us per call of the whole batch: lower quartile, median, upper quartile",
-        "device": said,
-        "versions": versions(),
-        "calls": CALLS * ROUNDS,
-        "results": results,
-    }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(stored, indent=1) + "\n")
     print(f"stored: {args.output}")
     return 0
 

@@ -25,6 +25,10 @@ NAMES = (
     "filter",
     "multinomial",
     "verify",
+    "mixture",
+    "route",
+    "token_logprob",
+    "token_logprob_backward",
 )
 PARAMETERS = {
     "sample": 1,
@@ -71,7 +75,7 @@ class Operator:
 
     def __call__(self, *arguments):
         self.calls += 1
-        there = [move(a) if isinstance(a, torch.Tensor) else a for a in arguments]
+        there = list(tree_map(lambda a: move(a) if isinstance(a, torch.Tensor) else a, arguments))
         at = PARAMETERS.get(self.name)
         # One row of parameters may lie on either side: every other call leaves it on the CPU.
         if at is not None and arguments[at].shape[0] == 1 and self.calls % 2:
@@ -102,3 +106,8 @@ def operators():
 def schedule(seed):
     """A device has its own."""
     return nullcontext()
+
+
+def recorded(requests=False):
+    """Only the executor counts."""
+    raise NotImplementedError("launches of a device are not recorded")

@@ -22,6 +22,18 @@ from engines import (
 )
 from on_device import operators
 from row_kinds import make_mask, make_probs, make_rows
+from test_cuda_mixture import test_bad_rows as test_bad_rows_of_mixtures  # noqa: F401  (collected here)
+from test_cuda_mixture import test_one_tensor_as_every_member  # noqa: F401
+from test_cuda_processed import (  # noqa: F401
+    test_lists_of_every_form_at_once,
+    test_rows_in_parts,
+    test_tokens_edited_many_times,
+)
+from test_cuda_route import test_bad_rows as test_bad_rows_of_routes  # noqa: F401
+from test_cuda_route import test_replay_and_bias  # noqa: F401
+from test_cuda_token_logprob import test_malformed_kept_sets_are_not_followed  # noqa: F401
+from test_cuda_verify import test_bad_rows as test_bad_rows_of_verify  # noqa: F401
+from test_cuda_verify import test_odd_and_unaligned_rows, test_two_dtypes  # noqa: F401
 
 SHAPES = {
     "short": (3, 77),

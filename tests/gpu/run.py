@@ -18,7 +18,8 @@ sys.modules["simt_engine"] = on_device
 
 # Not called test_*.py, so that `make test` does not collect them.
 FILES = (
-    *("parity.py", "rows.py", "processed.py", "speculative.py", "golden_on_device.py"),
+    *("parity.py", "rows.py", "processed.py", "speculative.py", "mixing.py", "scores.py", "routing_rows.py"),
+    "golden_on_device.py",
     *("statistics_on_device.py", "graphs.py"),
     "streams.py",
 )
