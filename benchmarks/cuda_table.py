@@ -140,7 +140,7 @@ def estimates(stored: dict) -> list[str]:
     header = ["", *(f"{name}, B = {batch}" for name in names for batch in batches)]
     return [
         "**ESTIMATED, NOT MEASURED**: microseconds of a call on paper, V = 128256, bfloat16, real-like rows, "
-        "and what bounds the longest launch. No GPU was at hand; the assumptions:",
+        "and what bounds the longest launch. What an H100 measured is in the table above; the assumptions:",
         "",
         *(f"- {line}" for line in stored["assumptions"]),
         "",

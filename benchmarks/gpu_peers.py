@@ -3,8 +3,9 @@
 
 torch        what serving code writes: a race of exponentials instead of multinomial (no sync), topk for
              top-k, sort and cumsum for top-p
-flashinfer   flashinfer.sampling: softmax with its temperature, then the fused rejection kernels
-vllm         vllm's apply_top_k_top_p (its Triton kernel from 8 rows on), softmax, the race as in vllm
+flashinfer   flashinfer.sampling: softmax with its temperature, then the fused rejection kernels; seed and
+             offset in tensors, as a captured call needs them: each call draws the same
+vllm         vllm's apply_top_k_top_p (its Triton kernels), softmax, the race as in vllm
 read         amax over the rows: no draw, but each logit read once
 """
 
@@ -92,26 +93,27 @@ def drop_tail(values: Tensor, top_p: float) -> Tensor:
 class FlashInfer:
     CONFIGS = ("T", "top-k", "top-p", "top-k+top-p", "min-p")
 
-    def __init__(self, config: str, settings: dict):
+    def __init__(self, config: str, settings: dict, device: torch.device):
         self.module = importlib.import_module(MODULES["flashinfer"])
         self.config, self.settings = config, settings
+        self.rng = {name: torch.tensor([7], device=device) for name in ("seed", "offset")}
 
     def __call__(self, logits: Tensor) -> Tensor:
         m, s = self.module, self.settings
         if self.config == "top-k+top-p":
-            return m.top_k_top_p_sampling_from_logits(logits.float(), s["top_k"], s["top_p"])
+            return m.top_k_top_p_sampling_from_logits(logits.float(), s["top_k"], s["top_p"], **self.rng)
         # Its softmax takes a temperature, in the versions that have one.
         if hasattr(m, "softmax"):
             probs = m.softmax(logits.float(), temperature=float(s.get("temperature", 1.0)))
         else:
             probs = torch.softmax(scaled(logits, s), -1)
         if self.config == "top-k":
-            return m.top_k_sampling_from_probs(probs, s["top_k"])
+            return m.top_k_sampling_from_probs(probs, s["top_k"], **self.rng)
         if self.config == "top-p":
-            return m.top_p_sampling_from_probs(probs, s["top_p"])
+            return m.top_p_sampling_from_probs(probs, s["top_p"], **self.rng)
         if self.config == "min-p":
-            return m.min_p_sampling_from_probs(probs, s["min_p"])
-        return m.sampling_from_probs(probs)
+            return m.min_p_sampling_from_probs(probs, s["min_p"], **self.rng)
+        return m.sampling_from_probs(probs, **self.rng)
 
 
 class Vllm:
@@ -142,7 +144,7 @@ def call_of(name: str, config: str, logits: Tensor, keys: Tensor) -> Callable[[]
     if name == "torch":
         return functools.partial(Torch(settings), logits)
     if name == "flashinfer" and config in FlashInfer.CONFIGS:
-        return functools.partial(FlashInfer(config, settings), logits)
+        return functools.partial(FlashInfer(config, settings, logits.device), logits)
     if name == "vllm" and config in Vllm.CONFIGS:
         return functools.partial(Vllm(settings, logits.shape[0], logits.device), logits)
     return None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the README's tables from stored results: times between the markers bench:begin and bench:end, speed
-goals (results/goals.json) between goals:begin and goals:end.
+goals (results/goals.json) between goals:begin and goals:end, times on a device (results/bench_gpu.json)
+between bench-gpu:begin and bench-gpu:end.
 
 python benchmarks/table.py                       results/bench.json (else bench-quick.json) -> README.md
 python benchmarks/table.py --print               only prints it
@@ -14,11 +15,12 @@ import sys
 from pathlib import Path
 
 import cases
+import gpu_table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 README = HERE.parent / "README.md"
-BENCH, GOALS = "bench", "goals"
+BENCH, GOALS, GPU = "bench", "goals", "bench-gpu"
 COLUMNS = {
     "read": "floor: read",
     "exp": "floor: exp",
@@ -161,6 +163,9 @@ def main() -> int:
     goals = RESULTS / "goals.json"
     if goals.exists():
         texts[GOALS] = goals_table(json.loads(goals.read_text()))
+    gpu = RESULTS / "bench_gpu.json"
+    if gpu.exists():
+        texts[GPU] = gpu_table.table(json.loads(gpu.read_text()))
     for name, text in texts.items():
         if args.only_print:
             print(text)

@@ -50,6 +50,10 @@ class Shared {
   __device__ T max(int i, T v) const { return atomic_max(p_ + i, v); }
   __device__ T either(int i, T v) const { return atomic_or(p_ + i, v); }
   __device__ Shared at(int i) const { return Shared(p_ + i); }
+  // The same memory, 32 bits at a time, least significant first.
+  __device__ Shared<uint32_t> words() const {
+    return Shared<uint32_t>(reinterpret_cast<uint32_t*>(p_));
+  }
 
  private:
   T* p_;

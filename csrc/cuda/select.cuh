@@ -2,8 +2,8 @@
 // Where a measure of keys, taken from the largest key down, reaches a target: a radix search over
 // 256 bins, one a thread. Serves lists in shared memory and whole rows, counts and masses alike.
 //
-// Visits the items once for every 8 bits in which keys differ. Sums are integers in two limbs, so
-// the order of the atomics does not matter.
+// Visits the items once for every 8 bits in which keys differ. Sums are integers, so the order of
+// the atomics does not matter.
 #pragma once
 
 #include "reduce.cuh"
@@ -11,7 +11,7 @@
 namespace fusedraw::cuda {
 
 struct Bins {
-  Shared<uint64_t> low, high;  // [kThreads] each: an amount is low + high * 2^22
+  Shared<uint64_t> low, high;  // [kThreads] each: an amount is low + high * 2^64
 };
 FD_DEVICE Bins bins() {
   FD_SHARED(uint64_t, bins_low, kThreads);
@@ -19,15 +19,23 @@ FD_DEVICE Bins bins() {
   return {bins_low, bins_high};
 }
 
-// Adds amounts to the bins of a range of keys.
+// Adds amounts to the bins of a range of keys. In words of 32 bits, each carrying into the next:
+// shared memory has no atomics of 64 but loops, in which all who meet at a bin wait for each other.
+// How often a word wraps depends on its sum alone.
 struct BinAdder {
   uint64_t first, last;
   int shift;
   __device__ void operator()(uint64_t key, uint64_t amount) const {
     if (key < first || key > last) return;
-    const int bin = int((key - first) >> shift);
-    bins().low.add(bin, amount & 0x3fffffu);
-    if (amount >> 22 != 0) bins().high.add(bin, amount >> 22);
+    add_to_bin(int((key - first) >> shift), amount);
+  }
+  static __device__ void add_to_bin(int bin, uint64_t amount) {
+    const Shared<uint32_t> words = bins().low.words();
+    const uint32_t low = uint32_t(amount);
+    const uint64_t carried = (amount >> 32) + (words.add(2 * bin, low) + low < low ? 1 : 0);
+    const uint32_t high = uint32_t(carried);
+    if (high != 0 && words.add(2 * bin + 1, high) + high < high)
+      bins().high.words().add(2 * bin, 1);
   }
 };
 
@@ -55,7 +63,9 @@ FD_DEVICE Found select_key(uint64_t first, uint64_t last, Target target, Visit v
     visit(BinAdder{first, last, shift});
     __syncthreads();
     {
-      const uint64_t low = bins().low.load(t), high = bins().high.load(t);
+      // In limbs of 22 bits and more, which 256 bins do not overflow.
+      const uint64_t all = bins().low.load(t), over = bins().high.load(t);
+      const uint64_t low = all & 0x3fffffu, high = over << 42 | all >> 22;
       const uint64_t from_low = block_suffix(low), from_high = block_suffix(high);
       const u128 from = (u128(from_high) << 22) + from_low;
       const u128 above = from - ((u128(high) << 22) + low);

@@ -103,6 +103,22 @@ FD_DEVICE void for_kept(const Work<T>& w, const AnyCut& cut, Fn fn) {
       });
 }
 
+// The same with a lane's own sum over each block: fn(sum, x), then, by the whole warp, end(sum).
+template <typename T, typename AnyCut, typename Sum, typename Fn, typename End>
+FD_DEVICE void for_kept_blocks(const Work<T>& w, const AnyCut& cut, Sum zero, Fn fn, End end) {
+  for_blocks(
+      w, [&](int b) { return block_alive(w, cut, b); },
+      [&](const Values& v, int b) {
+        const BlockCut block = cut_of_block(cut, b);
+        const bool runs = in_runs(w.row, b);
+        Sum sum = zero;
+        each_in_turn(v, [&](float x, int j) {
+          if (block.keeps(x, place_of<T>(runs, lane_id(), j))) fn(sum, x);
+        });
+        end(sum);
+      });
+}
+
 // The lowest id with x = m. Every thread gets it.
 template <typename T>
 FD_DEVICE_CALL int64_t first_token() {
