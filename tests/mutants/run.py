@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from mutants import EQUIVALENT, FROM_THE_PLAN, MUTANTS
+from mutants import EQUIVALENT, FROM_THE_PLAN, MUTANTS, SURVIVED
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -237,6 +237,10 @@ def code(text, most=110):
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
 
+def short(test):
+    return code(test.removeprefix("tests/"))
+
+
 def table(mutants, results):
     lines = ["| mutant | stands for | file | killed by | what it says |", "|---|---|---|---|---|"]
     for mutant in mutants:
@@ -258,6 +262,10 @@ def page(results):
     minutes = sum(result["build_s"] + result["test_s"] for result in results.values()) / 60
     planned = {mutant.name for mutant in FROM_THE_PLAN}
     beside = [mutant for mutant in MUTANTS.values() if mutant.name not in planned]
+    holes = "\n".join(
+        f"- {name}: {short(test)}, for {lacked}. Now: {short(MUTANTS[name].test)}."
+        for name, test, lacked in SURVIVED
+    )
     replaced = "\n".join(f"- {name}: {why} Instead: {instead}." for name, why, instead in EQUIVALENT)
     return f"""# Mutants: do the tests bite?
 
@@ -286,6 +294,12 @@ with the sources, and this page with both.
 ## Chosen beside them
 
 {table(beside, results)}
+
+## Survivors
+
+These were not told by the test first named for them. Each was a hole, and has a test of its own since:
+
+{holes or "None."}
 
 ## Equivalent ones
 
