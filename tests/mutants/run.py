@@ -262,10 +262,7 @@ def page(results):
     minutes = sum(result["build_s"] + result["test_s"] for result in results.values()) / 60
     planned = {mutant.name for mutant in FROM_THE_PLAN}
     beside = [mutant for mutant in MUTANTS.values() if mutant.name not in planned]
-    holes = "\n".join(
-        f"- {name}: {short(test)}, for {lacked}. Now: {short(MUTANTS[name].test)}."
-        for name, test, lacked in SURVIVED
-    )
+    holes = "\n".join(f"- {name}: {short(test)}: {lacked}." for name, test, lacked in SURVIVED)
     replaced = "\n".join(f"- {name}: {why} Instead: {instead}." for name, why, instead in EQUIVALENT)
     return f"""# Mutants: do the tests bite?
 
@@ -295,9 +292,10 @@ with the sources, and this page with both.
 
 {table(beside, results)}
 
-## Survivors
+## What the tests lacked
 
-These were not told by the test first named for them. Each was a hole, and has a test of its own since:
+These the first run did not kill, by the test named here as it was then. They are no equivalents, so the tests
+were made to tell them; the tables show the run after that.
 
 {holes or "None."}
 
