@@ -232,7 +232,7 @@ def cell(text, most=110):
 
 def code(text, most=110):
     """For a cell: a stroke ends it even inside backquotes."""
-    text = " ".join(text.split())
+    text = " ".join(text.replace("\\n", " ").split())
     text = text if len(text) <= most else text[: most - 3] + "..."
     return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
 
@@ -267,16 +267,17 @@ def page(results):
     return f"""# Mutants: do the tests bite?
 
 A test that cannot fail proves nothing. So the source is changed for the worse, one mistake at a time, the
-extension (or the kernels) built again, and the one test run that is named for the mistake. **{killed} of
-{len(MUTANTS)}** are killed: an assertion in the body of the test fails. A build error, a crash, a timeout or
-any other exception would not count, and before a mutant is made its test passes on the source as it is.
+extension (or the kernels) built again, and the one test run that is named for the mistake.
+**{killed} of {len(MUTANTS)} are killed**: an assertion in the body of the test fails. A build error, a crash,
+a timeout or any other exception would not count, and before a mutant is made its test passes on the source as
+it is.
 
 Each mistake is one that samplers have had, or a careless hand could make here. The first twenty are those of
 the plan of the tests, written before the code, in the words of this code. The twenty beside them were chosen,
 with their tests, and committed before any test was run on them; they are spread over the instruction sets,
-the passes, the operators' checks, the Python package and the CUDA kernels (which the executor runs). R1 and
-R2, the references, are what others are compared with and no target; a mutant of csrc/core changes R2 as
-well, and is told by R1, which shares no line with it.
+the passes, the operators' checks, the Python package and the CUDA kernels, which the executor runs on the
+CPU. R1 and R2, the references, are what others are compared with and no target. A mutant of csrc/core changes
+R2 as well: it is told by R1, which shares no line with it, or by what must hold whoever computes it.
 
     make mutants                                        # what is new or changed; all: {minutes:.0f} minutes
     python tests/mutants/run.py --only "noise by rank"  # one
@@ -294,8 +295,9 @@ with the sources, and this page with both.
 
 ## What the tests lacked
 
-These the first run did not kill, by the test named here as it was then. They are no equivalents, so the tests
-were made to tell them; the tables show the run after that.
+The first run killed {len(MUTANTS) - len(SURVIVED)} of {len(MUTANTS)}. These it did not, by the test named
+here as it was then: four survived, one ended in an exception that is no assertion. None is an equivalent, so
+tests were written or changed to tell them; the tables show the run after that.
 
 {holes or "None."}
 
