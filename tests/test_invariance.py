@@ -410,8 +410,8 @@ def everything_small_from(x):
         "many": multinomial(p, keys, 20, True)["ids"],
         "distinct": multinomial(p, keys, 20, False)["ids"],
         "probs": sample(p, mode=make_mode(probs=True), keys=keys, outputs=2)["logp"],
-        "facade": fusedraw.sample(x, temperature=1e-39, keys=keys),
-        "facade_probs": fusedraw.sample_probs(p, top_p=0.9, keys=keys),
+        "facade": fusedraw.sample(x, temperature=1e-39, keys=keys, check="status"),
+        "facade_probs": fusedraw.sample_probs(p, top_p=0.9, keys=keys, check="status"),
     }
 
 

@@ -63,7 +63,7 @@ def includes_of(path):
 def setup_value(name):
     """A literal that setup.py assigns."""
     for node in ast.parse((ROOT / "setup.py").read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
             return ast.literal_eval(node.value)
     raise AssertionError(f"setup.py assigns no {name}")
 

@@ -103,6 +103,20 @@ def test_edits_are_those_of_float32(dtype):
     on_every_engine(process, x, rules, edits, params, top_n=4, expected=expected)
 
 
+@pytest.mark.parametrize("place", [0, 255, 256, 700, 999])
+def test_a_raised_token_is_seen(place):
+    """One token above all others, in a block of which nothing else is edited."""
+    x = make_rows("normal", 2, 1000, seed=4)
+    y = x.clone()
+    y[:, place] += 50.0
+    for params in (make_params(), make_params(0.0), make_params(top_k=2), make_params(top_p=0.9)):
+        expected = on_every_engine(sample, y, params, top_n=2)
+        assert (expected["ids"] == place).all()
+        on_every_engine(
+            process, x, make_rules(), Edits(bias=[[(place, 50.0)]] * 2), params, top_n=2, expected=expected
+        )
+
+
 def test_a_removed_token_is_not_looked_at():
     x = make_rows("normal", 2, 900, seed=3)
     x[0, 100], x[0, 400], x[1, 100], x[1, 400] = math.nan, math.inf, math.inf, math.nan

@@ -58,12 +58,14 @@ def test_many_experts(experts, mode):
     assert torch.equal(ids.sort().values, torch.arange(experts).expand(4, -1))
 
 
+@pytest.mark.parametrize("experts, best, k", [(70, 40, 50), (70, 40, 9), (20, 12, 5), (20, 12, 15)])
 @pytest.mark.parametrize("mode", [NONE, NONE | SIGMOID, JITTER])
-def test_ties_go_to_the_lowest_index(mode):
-    x = torch.zeros(1, 70)
-    x[0, 40:] = 1.0
-    case = Case(x, 50, mode, make_route_params(jitter=0.0), make_keys(1))
-    expected = [*range(40, 70), *range(20)]
+def test_ties_go_to_the_lowest_index(mode, experts, best, k):
+    """Among many that contend, which are sorted, and among few, whose places are counted."""
+    x = torch.zeros(1, experts)
+    x[0, best:] = 1.0
+    case = Case(x, k, mode, make_route_params(jitter=0.0), make_keys(1))
+    expected = [*range(best, experts), *range(best)][:k]
     assert on_every_engine(route, case)["ids"].tolist() == [expected]
 
 

@@ -119,6 +119,22 @@ def test_compile(function, calls, allowed, backend):
     assert counter.frame_count <= allowed
 
 
+@pytest.mark.parametrize("how", ["numbers", "tensors"])
+def test_a_graph_that_is_run_again_goes_by_its_step(how):
+    """Against keys of that step, which a graph and the same call outside it could both forget."""
+    torch._dynamo.reset()
+    draw = torch.compile(
+        lambda x, seed, step: fusedraw.sample(x, seed=seed, step=step), fullgraph=True, backend="aot_eager"
+    )
+    x, drawn = torch.zeros(B, 5000), []
+    for seed, step in ((5, 0), (5, 1), (5, 2**40), (6, 1)):
+        given = (torch.tensor([seed]), torch.tensor(step)) if how == "tensors" else (seed, step)
+        drawn.append(draw(x, *given))
+        expected = fusedraw.sample(x, keys=fusedraw.derive_keys(seed, range(B), 0, step))
+        assert torch.equal(drawn[-1], expected), (seed, step)
+    assert len({tuple(ids.tolist()) for ids in drawn}) == len(drawn)
+
+
 def test_compile_kept():
     torch._dynamo.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):

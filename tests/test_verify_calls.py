@@ -116,6 +116,17 @@ def test_the_draft_takes_after_the_target():
     assert (out.ids != 2).all() and (out.ids != 5).all()
 
 
+def test_the_drafts_mask_is_the_targets_where_it_is_left_out():
+    """On rows enough that another mask, or none, accepts other drafts."""
+    draft, target = logits(300, 1, V, seed=8), logits(300, 2, V, seed=9)
+    mask = torch.arange(V) % 2 == 0
+    ids = drafts(draft, mask=mask)
+    out = fusedraw.verify(ids, draft, target, seed=1, mask=mask)
+    assert_equal(out, fusedraw.verify(ids, draft, target, seed=1, mask=mask, draft_mask=mask))
+    free = fusedraw.verify(ids, draft, target, seed=1, mask=mask, draft_mask=torch.ones_like(mask))
+    assert (free.n_accepted != out.n_accepted).sum() > 10
+
+
 def test_the_example_of_the_docstring():
     """A round after a round: the steps of the rows go on by what they emitted."""
     out = fusedraw.verify(IDS, DRAFT, TARGET, seed=1, step=0)
