@@ -14,6 +14,9 @@ DEMO_ARGS   ?=
 CUDA_ARGS   ?=
 AARCH64_ARGS ?=
 WHEEL_ARGS  ?=
+PERF_ARGS   ?=
+MUTANTS_ARGS ?=
+STATISTICS_ARGS ?=
 # Without its dependencies, which bring triton. apache-tvm-ffi is what it cannot do without.
 XGRAMMAR := xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
 # The instruction set that `make test-isa` forces.
@@ -29,7 +32,7 @@ CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa bench bench-quick bench-goals bench-table cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
+.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-statistics mutants bench bench-quick bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -60,6 +63,12 @@ test-aarch64: $(STAMPS)/test ## core and engines cross-compiled, under qemu-user
 test-isa: $(STAMPS)/test  ## the tests with one instruction set in use: make test-isa ISA=avx2
 	FUSEDRAW_ISA=$(ISA) $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
 
+test-statistics: $(STAMPS)/test ## laws, tails, independence, never events at full size: two hours, resumable
+	$(PY) tests/statistics/run.py $(STATISTICS_ARGS)
+
+mutants: $(STAMPS)/test ## forty mistakes, one at a time: each must be told by its test (half an hour; docs/mutants.md)
+	$(PY) tests/mutants/run.py $(MUTANTS_ARGS)
+
 bench: $(STAMPS)/test  ## the full benchmark grid (at most an hour on two cores), then the README's table
 	$(PY) benchmarks/bench.py $(BENCH_ARGS)
 	$(PY) benchmarks/table.py
@@ -72,6 +81,10 @@ bench-goals: $(STAMPS)/test ## every speed goal: goal, measured, reached?
 
 bench-table: $(STAMPS)/build ## the README's table again, from stored results
 	$(PY) benchmarks/table.py
+
+# Fails beyond 2 % more; PERF_ARGS="--move" makes the counts the new baseline (benchmarks/README.md).
+perf-check: $(STAMPS)/test ## instructions and bytes counted, against benchmarks/perf_baseline.json; no timing fails
+	$(PY) benchmarks/perf_check.py $(PERF_ARGS)
 
 cuda-report: $(STAMPS)/cuda ## what compiler, machine code and executor say of the kernels: minutes, no GPU
 	$(PY) benchmarks/cuda_report.py $(CUDA_ARGS)

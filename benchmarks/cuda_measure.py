@@ -65,9 +65,10 @@ def check(draw: Draw, x: torch.Tensor, keys: torch.Tensor, calls: list[cuda_laun
         raise AssertionError(f"{by}: {draw} gives the tokens {got}, the CPU engine {want}")
 
 
-def bytes_moved(draw: Draw) -> list[dict]:
-    """Of each launch, for one row: kernel, thread blocks, bytes read and written, 16-byte loads of a lane."""
-    x, keys = draw.rows(ROWS)
+def bytes_moved(draw: Draw, rows: int = ROWS) -> list[dict]:
+    """Of each launch, for one row: kernel, thread blocks, bytes read and written, 16-byte loads of a lane;
+    means over so many rows."""
+    x, keys = draw.rows(rows)
     calls = draw.call(x, keys, record=False)
     check(draw, x, keys, calls, "the executor")
     out = []

@@ -19,6 +19,14 @@
 #include "../../csrc/cpu/fp_env.h"
 #include "../../csrc/reference/reference.h"
 
+// For benchmarks/perf_check.py: a dump of counts for each call, under valgrind; elsewhere nothing.
+#if __has_include(<valgrind/callgrind.h>)
+#include <valgrind/callgrind.h>
+#else
+#define CALLGRIND_TOGGLE_COLLECT
+#define CALLGRIND_DUMP_STATS
+#endif
+
 using namespace fusedraw;
 
 namespace {
@@ -225,7 +233,10 @@ template <typename Call>
 void run_rows(const Call& call, void (*row)(const Call&, int64_t, const Pool&)) {
   const Pool serial;
   FpEnv mode;
+  CALLGRIND_TOGGLE_COLLECT;
   for (int64_t i = 0; i < call.x.rows; ++i) row(call, i, serial);
+  CALLGRIND_TOGGLE_COLLECT;
+  CALLGRIND_DUMP_STATS;
 }
 
 // The operators. Arguments as in csrc/ops/schema.h, absent ones as such.
