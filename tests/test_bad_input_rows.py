@@ -10,7 +10,6 @@ from bad_input.rows import BAD, REST, outputs
 from fusedraw import Status
 from input_cases import INF, NAN, B, multinomial, probs, sample_probs
 
-
 # What a bad row gets, by the name of an output; any other float is NaN.
 NOTHING = {"ids": -1, "top_ids": -1, "n_kept": 0, "rank": 0, "explored": False, "n_accepted": 0}
 
@@ -30,7 +29,9 @@ def test_bad_row(row):
         same = torch.equal(value[REST], expected[name])
         assert same and not (value.is_floating_point() and value[REST].isnan().any()), name
     if getattr(out, "kept_offsets", None) is not None:
-        assert out.kept_offsets[BAD] == out.kept_offsets[BAD + 1] and torch.equal(out.kept_ids, alone.kept_ids)
+        assert out.kept_offsets[BAD] == out.kept_offsets[BAD + 1] and torch.equal(
+            out.kept_ids, alone.kept_ids
+        )
     with pytest.raises(ValueError, match="^" + row.message):
         row.call(None, "raise")
     with pytest.raises(ValueError, match="^" + row.message.replace(f"row {BAD}", "row 0")):

@@ -7,6 +7,7 @@ import torch
 from bad_input import WORKS
 from input_cases import EVERYTHING, INF, KEYS, V, rows, sample
 
+
 @pytest.mark.parametrize(
     "row",
     [

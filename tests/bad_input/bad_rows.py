@@ -66,7 +66,12 @@ SAMPLE = [
 HISTORY = torch.arange(B * 3).view(B, 3)
 of = spoiling("sample", fusedraw.sample, logits=rows(), keys=KEYS, returns=("status", "logp"))
 PROCESSED = [
-    of(Status.BAD_PARAM, f"an id of history that is none: {bad}", history=filled(bad, HISTORY), presence_penalty=0.1)
+    of(
+        Status.BAD_PARAM,
+        f"an id of history that is none: {bad}",
+        history=filled(bad, HISTORY),
+        presence_penalty=0.1,
+    )
     for bad in (V, 2**40)
 ] + [
     of(Status.BAD_PARAM, "repetition_penalty 0", history=HISTORY, repetition_penalty=one_bad(1.0, 0.0)),
@@ -79,12 +84,15 @@ PROCESSED = [
     of(Status.BAD_PARAM, "top_n_sigma -1", top_n_sigma=one_bad(0.0, -1.0)),
     of(Status.BAD_PARAM, "xtc_probability 2", xtc_threshold=0.1, xtc_probability=one_bad(0.5, 2.0)),
     of(Status.EMPTY, "a bias of -inf on every token", logit_bias=[{}, {}, dict.fromkeys(range(V), -INF), {}]),
-    of(Status.EMPTY, "every token suppressed", suppress=torch.where(
-        torch.arange(B)[:, None] == BAD, torch.arange(V), -1)),
+    of(
+        Status.EMPTY,
+        "every token suppressed",
+        suppress=torch.where(torch.arange(B)[:, None] == BAD, torch.arange(V), -1),
+    ),
     of(Status.EMPTY, "every token denied", deny_mask=~mask_of_bad()),
     of(Status.NAN, "NaN, with a rule", logits=edited(i5=NAN), typical_p=0.9),
     of(Status.POS_INF, "+inf, with a rule", logits=edited(i5=INF), top_n_sigma=1.0),
-]  # fmt: skip
+]
 
 
 def of_rows(name, function, argument, x, cases, what="", **good):
@@ -111,14 +119,27 @@ OF_ROWS = [
     *of_rows("log_softmax", fusedraw.log_softmax, "logits", rows(), LOGITS),
     *of_rows("log_softmax", fusedraw.log_softmax, "logits", rows().double(), DOUBLE, ", float64"),
     *of_rows("sample_probs", fusedraw.sample_probs, "probs", probs(), PROBS, keys=KEYS, returns="status"),
-    *of_rows("multinomial", fusedraw.multinomial, "input", probs(), PROBS, ", 1 draw", num_samples=1, keys=KEYS),
-    *of_rows("multinomial", fusedraw.multinomial, "input", probs(), PROBS, ", 3 draws", num_samples=3, keys=KEYS),
-    *of_rows("multinomial", fusedraw.multinomial, "input", probs(), PROBS, ", 3 with replacement", num_samples=3,
-             replacement=True, keys=KEYS),
+    *of_rows(
+        "multinomial", fusedraw.multinomial, "input", probs(), PROBS, ", 1 draw", num_samples=1, keys=KEYS
+    ),
+    *of_rows(
+        "multinomial", fusedraw.multinomial, "input", probs(), PROBS, ", 3 draws", num_samples=3, keys=KEYS
+    ),
+    *of_rows(
+        "multinomial",
+        fusedraw.multinomial,
+        "input",
+        probs(),
+        PROBS,
+        ", 3 with replacement",
+        num_samples=3,
+        replacement=True,
+        keys=KEYS,
+    ),
     spoiling("softmax", fusedraw.softmax, logits=rows())(
         Status.BAD_PARAM, "temperature NaN", temperature=one_bad(1.0, NAN)
     ),
-]  # fmt: skip
+]
 
 IDS = torch.tensor([1, 2, 3, 4])
 of = spoiling("token_logprob", fusedraw.token_logprob, logits=rows(), ids=IDS, returns=("entropy", "status"))
@@ -126,13 +147,25 @@ SCORES = [
     of(Status.NAN, "NaN", logits=edited(i5=NAN)),
     of(Status.POS_INF, "+inf", logits=edited(i5=INF)),
     of(Status.EMPTY, "all -inf", logits=filled(-INF)),
-    of(Status.BAD_PARAM, f"an id of {V}", r"token_logprob: ids must lie in \[0, 70\), got 70 in row 2", ids=torch.tensor([1, 2, V, 4])),
-    of(Status.BAD_PARAM, "an id of -1", r"token_logprob: ids must lie in \[0, 70\), got -1 in row 2", ids=torch.tensor([1, 2, -1, 4])),
+    of(
+        Status.BAD_PARAM,
+        f"an id of {V}",
+        r"token_logprob: ids must lie in \[0, 70\), got 70 in row 2",
+        ids=torch.tensor([1, 2, V, 4]),
+    ),
+    of(
+        Status.BAD_PARAM,
+        "an id of -1",
+        r"token_logprob: ids must lie in \[0, 70\), got -1 in row 2",
+        ids=torch.tensor([1, 2, -1, 4]),
+    ),
     of(Status.BAD_PARAM, "top_p 1.5", top_p=one_bad(1.0, 1.5)),
     of(Status.BAD_PARAM, "mix_eps NaN", mix_eps=one_bad(0.0, NAN)),
 ]
 
-of = spoiling("mixture", fusedraw.mixture, members=[rows(), rows() * 2], keys=KEYS, returns=("status", "logp"))
+of = spoiling(
+    "mixture", fusedraw.mixture, members=[rows(), rows() * 2], keys=KEYS, returns=("status", "logp")
+)
 MIXTURE = [
     of(Status.NAN, "NaN in one member", members=[rows(), edited(i5=NAN)]),
     of(Status.POS_INF, "+inf in one member", members=[edited(i5=INF), rows()]),
@@ -147,8 +180,12 @@ DRAFT = TARGET[:, :2].clone()
 BEST = DRAFT.argmax(-1)
 of = spoiling(
     *("verify", fusedraw.verify),
-    draft_ids=BEST, draft_logits=DRAFT, target_logits=TARGET, keys=KEYS, returns="logp",
-)  # fmt: skip
+    draft_ids=BEST,
+    draft_logits=DRAFT,
+    target_logits=TARGET,
+    keys=KEYS,
+    returns="logp",
+)
 VERIFY = [
     of(Status.BAD_PARAM, f"a draft of {V}", draft_ids=edited(BEST, i0=V)),
     of(Status.BAD_PARAM, "a draft of -1", draft_ids=edited(BEST, i0=-1)),
@@ -165,16 +202,22 @@ of = spoiling("route", fusedraw.route, logits=EXPERTS, k=4, noise="gumbel", keys
 ROUTE = [
     of(Status.NAN, "NaN", logits=edited(EXPERTS, i5=NAN)),
     of(Status.POS_INF, "+inf", logits=edited(EXPERTS, i5=INF)),
-    of(Status.EMPTY, "fewer finite logits than k", logits=edited(EXPERTS, i0=-INF, i1=-INF, i2=-INF, i3=-INF, i4=-INF)),
+    of(
+        Status.EMPTY,
+        "fewer finite logits than k",
+        logits=edited(EXPERTS, i0=-INF, i1=-INF, i2=-INF, i3=-INF, i4=-INF),
+    ),
     of(Status.BAD_PARAM, "temperature NaN", temperature=one_bad(1.0, NAN)),
     of(Status.BAD_PARAM, "mix_eps -0.1", mix_eps=one_bad(0.0, -0.1)),
     spoiling("route", fusedraw.route, logits=EXPERTS, k=4, noise="jitter", keys=KEYS)(
         Status.BAD_PARAM, "jitter 1.5", jitter=one_bad(0.5, 1.5)
     ),
     spoiling("route", fusedraw.route, logits=EXPERTS, k=2)(
-        Status.BAD_PARAM, "a replayed id of 8 experts that is 8", replay_ids=edited(IDS.view(B, 1).expand(B, 2) - 1, i1=8)
+        Status.BAD_PARAM,
+        "a replayed id of 8 experts that is 8",
+        replay_ids=edited(IDS.view(B, 1).expand(B, 2) - 1, i1=8),
     ),
-]  # fmt: skip
+]
 
 
 def sampler(status, what, logits):

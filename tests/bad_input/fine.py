@@ -82,10 +82,14 @@ LAW = [
     exact("min_p = 1, min_p_first", LADDER, {"min_p": 1.0, "filter_order": "min_p_first"}),
     exact("mix_eps = 0", LADDER, {"mix_eps": 0.0}, "the law without it, to the bit"),
     exact("mix_eps = 1", LADDER, {"mix_eps": 1.0, "top_k": 3}, "uniform over what the filters keep"),
-    exact("mix_eps = 1, valid", [*LADDER, -INF], {"mix_eps": 1.0, "top_k": 3, "mix_support": "valid"},
-          "uniform over the tokens that are not -inf"),
+    exact(
+        "mix_eps = 1, valid",
+        [*LADDER, -INF],
+        {"mix_eps": 1.0, "top_k": 3, "mix_support": "valid"},
+        "uniform over the tokens that are not -inf",
+    ),
     exact("mix_eps = 1e-45", LADDER, {"mix_eps": 1e-45}),
-]  # fmt: skip
+]
 
 
 def same(a, b) -> bool:
@@ -165,66 +169,163 @@ def dry() -> bool:
 
 T = torch.linspace(0.1, 2, B)
 SHAPES = [
-    Works("sample", "logits [V]", "one row: a 0-D id, that of [1, V]",
-          lambda: same(sample(rows()[0], keys=KEYS[0]), sample()[0])),
+    Works(
+        "sample",
+        "logits [V]",
+        "one row: a 0-D id, that of [1, V]",
+        lambda: same(sample(rows()[0], keys=KEYS[0]), sample()[0]),
+    ),
     Works("sample", "logits [0, V]", "ids int64 [0]", empty_batch),
     Works("sample", "2^20 tokens in a row", "as any other", lambda: long_row(2**20)),
     Works("sample", "2^25 tokens in a row", "as any other", lambda: long_row(2**25), slow=True),
     Works("sample", "rows 2^31 elements apart", "as contiguous ones", far_apart),
     Works("sample", "2^32 logits and more", "each row as alone", many_elements, slow=True),
-    Works("sample", "one element off every alignment", "as contiguous ones",
-          lambda: laid_out(torch.empty(B * V + 1)[1:].view(B, V))),
-    Works("sample", "rows of a wider tensor", "as contiguous ones",
-          lambda: laid_out(torch.empty(B, V + 3)[:, 2 : V + 2])),
-    Works("sample", "elements two apart", "as contiguous ones", lambda: laid_out(torch.empty(B, V, 2)[:, :, 1])),
+    Works(
+        "sample",
+        "one element off every alignment",
+        "as contiguous ones",
+        lambda: laid_out(torch.empty(B * V + 1)[1:].view(B, V)),
+    ),
+    Works(
+        "sample",
+        "rows of a wider tensor",
+        "as contiguous ones",
+        lambda: laid_out(torch.empty(B, V + 3)[:, 2 : V + 2]),
+    ),
+    Works(
+        "sample", "elements two apart", "as contiguous ones", lambda: laid_out(torch.empty(B, V, 2)[:, :, 1])
+    ),
     Works("sample", "transposed", "as contiguous ones", lambda: laid_out(torch.empty(V, B).t())),
-    Works("sample", "one row expanded: stride 0", "as contiguous ones",
-          lambda: same(sample(rows()[:1].expand(B, V)), sample(rows()[:1].expand(B, V).contiguous()))),
-    Works("sample", "flipped (torch copies)", "as contiguous ones",
-          lambda: same(sample(rows().flip(1)), sample(rows().flip(1).contiguous()))),
-    Works("sample", "a parameter tensor of stride 2", "as a contiguous one",
-          lambda: same(sample(temperature=T.repeat_interleave(2)[::2]), sample(temperature=T))),
-    Works("sample", "a parameter tensor, 0-D or of length 1", "for every row, as the number",
-          lambda: all(same(sample(temperature=torch.full(shape, 0.5)), sample(temperature=0.5))
-                      for shape in ((), (1,)))),
-    Works("sample", "None for top_k, top_p, min_p, mix_eps", "off",
-          lambda: same(sample(top_k=None, top_p=None, min_p=None, mix_eps=None), sample())),
-    Works("sample", "logits that require grad; a Parameter; a subclass", "plain int64 ids without a graph",
-          lambda: plain_ids(rows().requires_grad_()) and plain_ids(torch.nn.Parameter(rows()))
-          and plain_ids(rows().as_subclass(Named))),
+    Works(
+        "sample",
+        "one row expanded: stride 0",
+        "as contiguous ones",
+        lambda: same(sample(rows()[:1].expand(B, V)), sample(rows()[:1].expand(B, V).contiguous())),
+    ),
+    Works(
+        "sample",
+        "flipped (torch copies)",
+        "as contiguous ones",
+        lambda: same(sample(rows().flip(1)), sample(rows().flip(1).contiguous())),
+    ),
+    Works(
+        "sample",
+        "a parameter tensor of stride 2",
+        "as a contiguous one",
+        lambda: same(sample(temperature=T.repeat_interleave(2)[::2]), sample(temperature=T)),
+    ),
+    Works(
+        "sample",
+        "a parameter tensor, 0-D or of length 1",
+        "for every row, as the number",
+        lambda: all(
+            same(sample(temperature=torch.full(shape, 0.5)), sample(temperature=0.5)) for shape in ((), (1,))
+        ),
+    ),
+    Works(
+        "sample",
+        "None for top_k, top_p, min_p, mix_eps",
+        "off",
+        lambda: same(sample(top_k=None, top_p=None, min_p=None, mix_eps=None), sample()),
+    ),
+    Works(
+        "sample",
+        "logits that require grad; a Parameter; a subclass",
+        "plain int64 ids without a graph",
+        lambda: (
+            plain_ids(rows().requires_grad_())
+            and plain_ids(torch.nn.Parameter(rows()))
+            and plain_ids(rows().as_subclass(Named))
+        ),
+    ),
     Works("sample", "meta tensors", "ids on meta", meta),
     Works("sample", "fake tensors", "fake ids of the right shape", fake),
     Works("sample", "some -inf, 800 draws", "never drawn, by the coin of mix_eps neither", never_minus_inf),
-    Works("sample", "NaN where the mask forbids", "not looked at",
-          lambda: same(sample(torch.cat([rows(), torch.full((B, 1), NAN)], 1), mask=torch.arange(V + 1) < V),
-                       sample(rows()))),
-]  # fmt: skip
+    Works(
+        "sample",
+        "NaN where the mask forbids",
+        "not looked at",
+        lambda: same(
+            sample(torch.cat([rows(), torch.full((B, 1), NAN)], 1), mask=torch.arange(V + 1) < V),
+            sample(rows()),
+        ),
+    ),
+]
 SEEDS = [
-    Works("sample", "seed -1, 2^63, 2^64, -(2^64) - 7, 10^30", "taken mod 2^64",
-          lambda: seeds([(-1, 2**64 - 1), (2**63, -(2**63)), (2**64, 0), (-(2**64) - 7, -7),
-                         (10**30, 10**30 % 2**64)])),
-    Works("sample", "seed and seed + 2^32", "different draws: the high bits matter",
-          lambda: len({fusedraw.sample(torch.zeros(1, 2**15), seed=5 + (b << 32)).item() for b in range(50)}) > 45),
-    Works("sample", "seed a numpy int of any width", "as the int",
-          lambda: seeds([(np.int32(5), 5), (np.uint64(2**64 - 1), -1)])),
-    Works("sample", "step -1 and 2^64 - 1", "one step",
-          lambda: same(sample(seed=1, step=-1), sample(seed=1, step=2**64 - 1))),
-]  # fmt: skip
+    Works(
+        "sample",
+        "seed -1, 2^63, 2^64, -(2^64) - 7, 10^30",
+        "taken mod 2^64",
+        lambda: seeds(
+            [(-1, 2**64 - 1), (2**63, -(2**63)), (2**64, 0), (-(2**64) - 7, -7), (10**30, 10**30 % 2**64)]
+        ),
+    ),
+    Works(
+        "sample",
+        "seed and seed + 2^32",
+        "different draws: the high bits matter",
+        lambda: (
+            len({fusedraw.sample(torch.zeros(1, 2**15), seed=5 + (b << 32)).item() for b in range(50)}) > 45
+        ),
+    ),
+    Works(
+        "sample",
+        "seed a numpy int of any width",
+        "as the int",
+        lambda: seeds([(np.int32(5), 5), (np.uint64(2**64 - 1), -1)]),
+    ),
+    Works(
+        "sample",
+        "step -1 and 2^64 - 1",
+        "one step",
+        lambda: same(sample(seed=1, step=-1), sample(seed=1, step=2**64 - 1)),
+    ),
+]
 OTHERS = [
-    Works("multinomial", "fewer weights > 0 than draws without replacement, check=\"status\"",
-          "the ids there are, then -1", dry),
-    Works("multinomial", "weights of any sum", "those of the weights divided by it",
-          lambda: same(fusedraw.multinomial(probs() * 8, 3, seed=1), fusedraw.multinomial(probs(), 3, seed=1))),
-    Works("multinomial", "out= empty", "resized",
-          lambda: same(fusedraw.multinomial(probs(), 3, seed=1, out=torch.empty(0, dtype=torch.int64)),
-                       fusedraw.multinomial(probs(), 3, seed=1))),
+    Works(
+        "multinomial",
+        'fewer weights > 0 than draws without replacement, check="status"',
+        "the ids there are, then -1",
+        dry,
+    ),
+    Works(
+        "multinomial",
+        "weights of any sum",
+        "those of the weights divided by it",
+        lambda: same(fusedraw.multinomial(probs() * 8, 3, seed=1), fusedraw.multinomial(probs(), 3, seed=1)),
+    ),
+    Works(
+        "multinomial",
+        "out= empty",
+        "resized",
+        lambda: same(
+            fusedraw.multinomial(probs(), 3, seed=1, out=torch.empty(0, dtype=torch.int64)),
+            fusedraw.multinomial(probs(), 3, seed=1),
+        ),
+    ),
     Works("softmax", "logits [0, V]", "[0, V]", lambda: fusedraw.softmax(torch.zeros(0, V)).shape == (0, V)),
-    Works("mixture", "members of no rows", "ids int64 [0]",
-          lambda: fusedraw.mixture(torch.zeros(2, 0, 5), seed=1).shape == (0,)),
-    Works("verify", "no drafts: G = 0", "the draw of sample",
-          lambda: same(fusedraw.verify(torch.zeros(B, 0, dtype=torch.int64), torch.zeros(B, 0, V), rows()[:, None],
-                                       seed=1).ids[:, 0], fusedraw.sample(rows(), seed=1))),
-    Works("top_k_mask", "top_k more than V", "every token",
-          lambda: bool(fusedraw.top_k_mask(rows(), 2**40).all())),
-]  # fmt: skip
+    Works(
+        "mixture",
+        "members of no rows",
+        "ids int64 [0]",
+        lambda: fusedraw.mixture(torch.zeros(2, 0, 5), seed=1).shape == (0,),
+    ),
+    Works(
+        "verify",
+        "no drafts: G = 0",
+        "the draw of sample",
+        lambda: same(
+            fusedraw.verify(
+                torch.zeros(B, 0, dtype=torch.int64), torch.zeros(B, 0, V), rows()[:, None], seed=1
+            ).ids[:, 0],
+            fusedraw.sample(rows(), seed=1),
+        ),
+    ),
+    Works(
+        "top_k_mask",
+        "top_k more than V",
+        "every token",
+        lambda: bool(fusedraw.top_k_mask(rows(), 2**40).all()),
+    ),
+]
 ROWS = [*LAW, *SHAPES, *SEEDS, *OTHERS]

@@ -11,7 +11,9 @@ from .rows import refusing
 def of_draw(function, rules, logits):
     x = "logits" if logits else "probs"
     name = function.__name__
-    of = refusing(f"flashinfer.{name}", function, **{x: rows_of(logits)}, **dict(zip(rules, values(rules, 0))))
+    of = refusing(
+        f"flashinfer.{name}", function, **{x: rows_of(logits)}, **dict(zip(rules, values(rules, 0)))
+    )
     return [
         of(ValueError, f"{name}: {x} must be", **{x: rows_of(logits)[0]}),
         of(TypeError, f"{name}: {x} must be", **{x: [1.0]}),
@@ -24,25 +26,39 @@ def of_draw(function, rules, logits):
         of(ValueError, "give seed and offset together, got seed alone", seed=1),
         of(ValueError, "generator", seed=1, offset=1, generator=torch.Generator()),
         of(ValueError, "both be tensors or both be ints", seed=torch.tensor([1]), offset=1),
-    ]  # fmt: skip
+    ]
 
 
 def chain(*shape):
     return torch.full(shape, 0.25)
 
 
-renorm_p = {name: refusing(f"flashinfer.{name}", getattr(flashinfer, name), probs=PROBS, top_p=0.5)
-            for name in ("top_p_renorm_probs", "top_p_renorm_prob")}  # fmt: skip
-renorm_k = {name: refusing(f"flashinfer.{name}", getattr(flashinfer, name), probs=PROBS, top_k=3)
-            for name in ("top_k_renorm_probs", "top_k_renorm_prob")}  # fmt: skip
+renorm_p = {
+    name: refusing(f"flashinfer.{name}", getattr(flashinfer, name), probs=PROBS, top_p=0.5)
+    for name in ("top_p_renorm_probs", "top_p_renorm_prob")
+}
+renorm_k = {
+    name: refusing(f"flashinfer.{name}", getattr(flashinfer, name), probs=PROBS, top_k=3)
+    for name in ("top_k_renorm_probs", "top_k_renorm_prob")
+}
 mask = refusing("flashinfer.top_k_mask_logits", flashinfer.top_k_mask_logits, logits=LOGITS, top_k=3)
 softmax = refusing("flashinfer.softmax", flashinfer.softmax, logits=LOGITS)
 both = [
-    refusing("flashinfer.top_k_top_p_sampling_from_probs", flashinfer.top_k_top_p_sampling_from_probs,
-             probs=PROBS, top_k=3, top_p=0.5),
-    refusing("flashinfer.top_k_top_p_sampling_from_logits", flashinfer.top_k_top_p_sampling_from_logits,
-             logits=LOGITS, top_k=3, top_p=0.5),
-]  # fmt: skip
+    refusing(
+        "flashinfer.top_k_top_p_sampling_from_probs",
+        flashinfer.top_k_top_p_sampling_from_probs,
+        probs=PROBS,
+        top_k=3,
+        top_p=0.5,
+    ),
+    refusing(
+        "flashinfer.top_k_top_p_sampling_from_logits",
+        flashinfer.top_k_top_p_sampling_from_logits,
+        logits=LOGITS,
+        top_k=3,
+        top_p=0.5,
+    ),
+]
 speculative = refusing(
     *("flashinfer.chain_speculative_sampling", flashinfer.chain_speculative_sampling),
     draft_probs=chain(1, 2, 4),
@@ -65,9 +81,14 @@ REFUSED = [
     speculative(ValueError, name, draft_probs=chain(2, 4)),
     speculative(ValueError, name, draft_token_ids=torch.zeros(1, 1, dtype=torch.int32)),
     speculative(ValueError, name, target_probs=chain(1, 2, 4)),
-    speculative(TypeError, name, draft_token_ids=torch.zeros(1, 2)),
+    speculative(TypeError, name, draft_token_ids=torch.zeros(1, 2, dtype=torch.float64)),
     speculative(TypeError, name, draft_probs=chain(1, 2, 4).long()),
-    speculative(ValueError, name, draft_token_ids=torch.full((1, 2), 4, dtype=torch.int32)),
-    speculative(ValueError, name, draft_token_ids=torch.full((1, 2), -1, dtype=torch.int32)),
+    speculative(
+        *(ValueError, name, "drafts of 4, of 4 tokens"),
+        draft_token_ids=torch.full((1, 2), 4, dtype=torch.int32),
+    ),
+    speculative(
+        *(ValueError, name, "drafts of -1"), draft_token_ids=torch.full((1, 2), -1, dtype=torch.int32)
+    ),
     speculative(TypeError, name, draft_token_ids=[[0, 0]]),
 ]

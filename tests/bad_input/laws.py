@@ -114,6 +114,7 @@ EDITS += [
 X, IDS = torch.zeros(2, 4), torch.zeros(2, dtype=I64)
 KEPT = (torch.tensor([0, 1, 0], dtype=I32), torch.tensor([0, 2, 3]))
 
+
 def of_scores(x):
     """What token_logprob refuses before any work, and what its pass over the rows finds."""
     of = refusing("token_logprob", fusedraw.token_logprob, logits=x, ids=IDS)
@@ -160,9 +161,7 @@ def of_scores(x):
 
 SCORES, SCORE_DATA = of_scores(X)
 
-of = refusing(
-    "importance_weight", fusedraw.importance_weight, logp_pi=torch.zeros(2), logp_mu=torch.zeros(2)
-)
+of = refusing("importance_weight", fusedraw.importance_weight, logp_pi=torch.zeros(2), logp_mu=torch.zeros(2))
 WEIGHTS = [
     of(TypeError, "logp_pi must be a torch.Tensor, got float", logp_pi=0.5),
     of(TypeError, "logp_mu must be floating point, got int64", logp_mu=IDS),
@@ -197,7 +196,13 @@ CATEGORICAL = [
         )
     ],
     *[
-        Refused("Categorical", f"sample() with {what}", lambda more=more: made.sample(**more), error, "Categorical: ")
+        Refused(
+            "Categorical",
+            f"sample() with {what}",
+            lambda more=more: made.sample(**more),
+            error,
+            "Categorical: ",
+        )
         for what, more, error in (
             ("keys of 2 rows for 3", {"keys": KEYS[:2]}, ValueError),
             ("float32 keys", {"keys": torch.zeros(3, 2)}, TypeError),
@@ -209,7 +214,7 @@ CATEGORICAL = [
             ("generator=1", {"generator": 1}, TypeError),
         )
     ],
-]  # fmt: skip
+]
 
 bad = rows()
 bad[2, 5] = NAN

@@ -50,7 +50,9 @@ REPLACING = [
     of(TypeError, f"{name}: seed must be an int, got float", seed=1.0),
     of(TypeError, f"{name}: seed must be an int, got bool", seed=True),
     of(TypeError, f"{name}: generator must be", generator=3),
-    Refused(name, "decorates the number 3", lambda: fusedraw.replacing_torch_multinomial()(3), TypeError, name),
+    Refused(
+        name, "decorates the number 3", lambda: fusedraw.replacing_torch_multinomial()(3), TypeError, name
+    ),
     *[
         Refused(name, f"in the block, {what}", lambda given=given: replaced(*given), error, "^multinomial")
         for what, given, error in (
@@ -65,7 +67,7 @@ REPLACING = [
             ("weights sparse", (P.to_sparse(), 1), RuntimeError),
         )
     ],
-]  # fmt: skip
+]
 
 X = torch.zeros(2, 8)
 CFG = {"mode": "cfg", "strength": 1}

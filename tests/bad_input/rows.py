@@ -66,7 +66,7 @@ def words(value) -> str:
     if callable(value) and hasattr(value, "__name__"):
         return value.__name__
     if type(value).__module__ == "numpy":
-        return f"numpy {type(value).__name__}" + (f" {value}" if value.ndim == 0 else f" {list(value.shape)}")
+        return f"numpy {value.dtype} " + (f"{value}" if value.ndim == 0 else f"{list(value.shape)}")
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 2**62:
         return power(value)
     return repr(value)
@@ -91,11 +91,14 @@ def refusing(name: str, function: Callable, /, **good) -> Callable[..., Refused]
 
     def row(error: type[Exception], message: str, /, _what: str = "", _without=(), **changed) -> Refused:
         given = {**{k: v for k, v in good.items() if k not in _without}, **changed}
-        return Refused(
-            name, _what or arguments_in_words(changed), lambda: function(**given), error, message
-        )
+        return Refused(name, _what or arguments_in_words(changed), lambda: function(**given), error, message)
 
     return row
+
+
+def of(module, name: str, **good) -> Callable[..., Refused]:
+    """Makes rows of module.name."""
+    return refusing(f"{module.__name__.removeprefix('fusedraw.')}.{name}", getattr(module, name), **good)
 
 
 def part_of(value, rows):

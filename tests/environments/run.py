@@ -5,13 +5,13 @@
     python tests/environments/run.py torch 2.14.1
 
 `pythons`: for each interpreter that is found, torch 2.13.0 and a wheel that is built there; then import, the
-golden rows, torch's contract and bad input, as `make test-wheel` runs them: from outside the checkout. What is
-not found is said, and no failure; that none ran is one.
+golden rows, torch's contract and bad input, as `make test-wheel` runs them: from outside the checkout. What
+is not found is said, and no failure; that none ran is one.
 `torch`: the wheel is built by the torch of the Python that runs this and installed, as it is, beside another
 torch: one binary for both.
 
-Environments are kept: delete the folder for new ones. TORCH_ARGS: more arguments for `pip install torch`, such
-as --index-url https://download.pytorch.org/whl/cpu (the default index has gigabytes of CUDA libraries).
+Environments are kept: delete the folder for new ones. TORCH_ARGS: more arguments for `pip install torch`,
+such as --index-url https://download.pytorch.org/whl/cpu (the default index has gigabytes of CUDA libraries).
 """
 
 from __future__ import annotations
@@ -107,10 +107,13 @@ def environment(where: Path, interpreter: str, torch: str) -> str | None:
 
 def build_wheel(python: str, name: str) -> Path | str:
     """By that Python and its torch, without CUDA; or what went wrong."""
-    wheels = BUILD / f"{name}-wheel"
+    wheels, settings = BUILD / f"{name}-wheel", BUILD / f"{name}.cfg"
     shutil.rmtree(wheels, ignore_errors=True)
-    command = [python, "setup.py", "-q", "build", "-b", str(BUILD / f"{name}-objects")]
-    failure = logged(f"{name}-build", [*command, "bdist_wheel", "-d", str(wheels)], {"FUSEDRAW_CUDA": "0"})
+    # Objects of its own. (`setup.py build -b ... bdist_wheel` would compile everything twice.)
+    settings.write_text(f"[build]\nbuild_base = {BUILD / f'{name}-objects'}\n")
+    command = [python, "setup.py", "-q", "bdist_wheel", "-d", str(wheels)]
+    variables = {"FUSEDRAW_CUDA": "0", "DIST_EXTRA_CONFIG": str(settings)}
+    failure = logged(f"{name}-build", command, variables)
     return failure or next(wheels.glob("*.whl"))
 
 
