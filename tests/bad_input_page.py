@@ -21,12 +21,13 @@ Written by `tests/bad_input_page.py` from the table in `tests/bad_input/`, whose
 are what the calls print, but for the zeros of a huge number. A value is shown as `dtype [shape]` where it is a
 tensor. Three things can happen:
 
-- **Refused**: type, dtype, layout, shape, device, range of a number or a name is wrong. It raises before any
-  work: no operator has run, no generator has moved, no output is written.
+- **Refused**: type, dtype, layout, shape, device, range of a number or a name is wrong. It raises before
+  any work: no operator has run, no generator has moved, no output is written.
 - **A status in its row**: data are bad. With `check="status"` the row gets a `Status`, id -1 (a law: NaN) and
-  NaN, 0 or False for what else is asked; the rows beside it are as without it, to the bit. With `check="raise"`,
-  the default on the CPU, the call raises `ValueError`; the message shown is that of row 2 of four. The first that
-  holds is reported, in the order BAD_PARAM, NAN, POS_INF, EMPTY. Functions without a status raise.
+  NaN, 0 or False for what else is asked; the rows beside it are as without it, to the bit. With
+  `check="raise"`, the default on the CPU, the call raises `ValueError`; the message shown is that of row 2 of
+  four. The first that holds is reported, in the order BAD_PARAM, NAN, POS_INF, EMPTY. Functions without a
+  status raise.
 - **Works**: odd, and no error.
 
 What `torch.multinomial` within `replacing_torch_multinomial` refuses raises the kinds of torch. Tensors that
@@ -81,10 +82,9 @@ def section(function: str) -> list[str]:
         lines += [f"| {code(row.what)} | {code(printed(row.call))} |" for row in refused]
     if bad:
         lines += ["", f'| in row {BAD} | status | with `check="raise"` |', "|---|---|---|"]
-        lines += [
-            f"| {code(row.what)} | {row.status.name} | {code(printed(lambda row=row: row.call(None, 'raise')))} |"
-            for row in bad
-        ]
+        for row in bad:
+            raised = printed(lambda row=row: row.call(None, "raise"))
+            lines.append(f"| {code(row.what)} | {row.status.name} | {code(raised)} |")
     if works:
         lines += ["", "| works | result |", "|---|---|"]
         lines += [f"| {code(row.what)} | {cell(row.result)} |" for row in works]

@@ -23,7 +23,7 @@ MADE = {"comparing.Comparison", "comparing.Table"}
 ALSO = {
     "Sampler": ("sample",),
     "replacing_torch_multinomial": ("multinomial",),
-    "schedules.Schedules": ("Constant",),
+    "schedules.Schedules": ("Constant", "Cosine", "Linear"),
 }
 
 

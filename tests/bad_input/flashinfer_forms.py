@@ -12,7 +12,10 @@ def of_draw(function, rules, logits):
     x = "logits" if logits else "probs"
     name = function.__name__
     of = refusing(
-        f"flashinfer.{name}", function, **{x: rows_of(logits)}, **dict(zip(rules, values(rules, 0)))
+        f"flashinfer.{name}",
+        function,
+        **{x: rows_of(logits)},
+        **dict(zip(rules, values(rules, 0), strict=True)),
     )
     return [
         of(ValueError, f"{name}: {x} must be", **{x: rows_of(logits)[0]}),
