@@ -17,9 +17,9 @@ from bad_input.rows import BAD
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "bad-input.md"
 HEAD = """# Bad input
 
-Written by `tests/bad_input_page.py` from the table in `tests/bad_input/`, whose rows are the tests too; messages
-are what the calls print, but for the zeros of a huge number. A value is shown as `dtype [shape]` where it is a
-tensor. Three things can happen:
+Written by `tests/bad_input_page.py` from the table in `tests/bad_input/`, whose rows are the tests too;
+messages are what the calls print, but for the zeros of a huge number. A value is shown as `dtype [shape]`
+where it is a tensor. Three things can happen:
 
 - **Refused**: type, dtype, layout, shape, device, range of a number or a name is wrong. It raises before
   any work: no operator has run, no generator has moved, no output is written.

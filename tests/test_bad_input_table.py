@@ -24,6 +24,7 @@ ALSO = {
     "Sampler": ("sample",),
     "replacing_torch_multinomial": ("multinomial",),
     "schedules.Schedules": ("Constant", "Cosine", "Linear"),
+    "schedules.Jitter": ("derive_keys",),
 }
 
 
