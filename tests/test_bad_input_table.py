@@ -25,6 +25,8 @@ ALSO = {
     "replacing_torch_multinomial": ("multinomial",),
     "schedules.Schedules": ("Constant", "Cosine", "Linear"),
     "schedules.Jitter": ("derive_keys",),
+    "comparing.coupled": ("Sampler",),
+    "comparing.Sweep": ("sweep",),
 }
 
 
