@@ -27,6 +27,8 @@ ALSO = {
     "schedules.Jitter": ("derive_keys",),
     "comparing.coupled": ("Sampler",),
     "comparing.Sweep": ("sweep",),
+    "flashinfer.top_k_renorm_prob": ("top_k_renorm_probs",),  # two names of one function
+    "flashinfer.top_p_renorm_prob": ("top_p_renorm_probs",),
 }
 
 
