@@ -38,6 +38,7 @@ NEED_SOURCES = (
 PART = (
     "test_bad_input_refused.py",
     "test_bad_input_rows.py",
+    "test_bad_input_table.py",
     "test_endpoints.py",
     "test_facade_arguments.py",
     "test_facade_keys.py",
