@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "coverage"
 SRC = BUILD / "src"
 GOAL = 95.0
+VLLM = "pyext/vllm"  # most of it runs beside vLLM alone: `make test-integrations`
 CXXFLAGS = "--coverage -fprofile-update=atomic -O1"
 # They compile, need a device, or read documents: no line of what is counted runs only there. Statistics and
 # memory repeat one call many times.
@@ -61,9 +62,11 @@ def main() -> int:
     figures = {"machine": machine(), "cpp": cpp_figures(), "python": python_figures()}
     (ROOT / "docs" / "coverage.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     (ROOT / "docs" / "coverage.md").write_text(page(figures), encoding="utf-8")
-    low = [name for name, part in parts(figures).items() if share(part) < GOAL]
+    low = [name for name, part in parts(figures).items() if name != VLLM and share(part) < GOAL]
     for name, part in parts(figures).items():
         print(f"{name:12s} {share(part):6.2f} % of {sum(f['lines'] for f in part.values())} lines")
+    if low:
+        print(f"below {GOAL:g} %: {', '.join(low)}")
     return 1 if failed or low else 0
 
 
@@ -162,7 +165,8 @@ def parts(figures: dict) -> dict:
     return {
         "csrc/core": {n: f for n, f in cpp.items() if n.startswith("csrc/core")},
         "csrc/cpu": {n: f for n, f in cpp.items() if n.startswith("csrc/cpu")},
-        "pyext": figures["python"],
+        "pyext": {n: f for n, f in figures["python"].items() if "/vllm/" not in n},
+        VLLM: {n: f for n, f in figures["python"].items() if "/vllm/" in n},
     }
 
 
@@ -198,6 +202,11 @@ def page(figures: dict) -> str:
             sum(len(f["missing"]) for f in part.values()),
         )
         lines.append(f"| {name} | {total} | {total - missing} | {share(part):.2f} % |")
+    lines += [
+        "",
+        "`pyext/vllm` is not part of pyext here: most of it runs beside vLLM alone, in the environment",
+    ]
+    lines += ["of `make test-integrations`."]
     lines += ["", f"Machine: {figures['machine']}.", "", "## Lines that did not run", ""]
     for name, part in parts(figures).items():
         lines += [f"### {name}", "", "| file | lines | did not run |", "|---|---|---|"]
