@@ -1,95 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data errors, one table row each: they stay in their row."""
+"""Data errors, from the table: they stay in their row."""
 
 import fusedraw
 import pytest
 import torch
+from bad_input import BAD_ROWS
+from bad_input.bad_rows import edited
+from bad_input.rows import BAD, REST, outputs
 from fusedraw import Status
-from input_cases import EVERYTHING, INF, KEYS, NAN, B, V, multinomial, probs, rows, sample, sample_probs
+from input_cases import INF, NAN, B, multinomial, probs, sample_probs
+
+# What a bad row gets, by the name of an output; any other float is NaN.
+NOTHING = {"ids": -1, "top_ids": -1, "n_kept": 0, "rank": 0, "explored": False, "n_accepted": 0}
 
 
-def edited(**at):
-    """Rows with row 2 changed: index -> value."""
-    x = rows()
-    for index, value in at.items():
-        x[2, int(index[1:])] = value
-    return x
-
-
-def filled(value):
-    x = rows()
-    x[2] = value
-    return x
-
-
-def mask_without(row, allowed=()):
-    mask = torch.ones(B, V, dtype=torch.bool)
-    mask[row] = False
-    mask[row, list(allowed)] = True
-    return mask
-
-
-def one_in(value, neutral, dtype=torch.float32):
-    """A [B] parameter that is neutral but in row 2."""
-    parameter = torch.full((B,), neutral, dtype=dtype)
-    parameter[2] = value
-    return parameter
-
-
-# (name, logits, arguments, the status of row 2)
-BAD_ROWS = [
-    *[(f"NaN at {i}", edited(**{f"i{i}": NAN}), {}, Status.NAN) for i in range(V)],
-    *[(f"+inf at {i}", edited(**{f"i{i}": INF}), {}, Status.POS_INF) for i in range(V)],
-    ("NaN before +inf", edited(i3=INF, i60=NAN), {}, Status.NAN),
-    ("all NaN", filled(NAN), {}, Status.NAN),
-    ("all -inf", filled(-INF), {}, Status.EMPTY),
-    ("all +inf", filled(INF), {}, Status.POS_INF),
-    ("mask all", rows(), {"mask": mask_without(2)}, Status.EMPTY),
-    ("mask all but -inf", edited(i7=-INF), {"mask": mask_without(2, [7])}, Status.EMPTY),
-    ("mask all but NaN", edited(i7=NAN), {"mask": mask_without(2, [7])}, Status.NAN),
-    ("greedy all -inf", filled(-INF), {"temperature": 0.0}, Status.EMPTY),
-    ("greedy NaN", edited(i9=NAN), {"temperature": 0.0}, Status.NAN),
-    ("top_k NaN", edited(i9=NAN), {"top_k": 1}, Status.NAN),
-    ("temperature -1", rows(), {"temperature": one_in(-1.0, 1.0)}, Status.BAD_PARAM),
-    ("temperature NaN", rows(), {"temperature": one_in(NAN, 1.0)}, Status.BAD_PARAM),
-    ("temperature before NaN", edited(i9=NAN), {"temperature": one_in(-1.0, 1.0)}, Status.BAD_PARAM),
-    ("top_k -2", rows(), {"top_k": one_in(-2, 0, torch.int64)}, Status.BAD_PARAM),
-    ("top_k int64 min", rows(), {"top_k": one_in(-(2**63), 0, torch.int64)}, Status.BAD_PARAM),
-    ("top_p 1.5", rows(), {"top_p": one_in(1.5, 1.0)}, Status.BAD_PARAM),
-    ("top_p -0.5", rows(), {"top_p": one_in(-0.5, 1.0)}, Status.BAD_PARAM),
-    ("top_p NaN", rows(), {"top_p": one_in(NAN, 1.0)}, Status.BAD_PARAM),
-    ("min_p 1.5", rows(), {"min_p": one_in(1.5, 0.0)}, Status.BAD_PARAM),
-    ("min_p NaN", rows(), {"min_p": one_in(NAN, 0.0)}, Status.BAD_PARAM),
-    ("mix_eps 1.5", rows(), {"mix_eps": one_in(1.5, 0.0)}, Status.BAD_PARAM),
-    ("mix_eps NaN", rows(), {"mix_eps": one_in(NAN, 0.0)}, Status.BAD_PARAM),
-]
-
-
-@pytest.mark.parametrize(
-    "x, arguments, status", [row[1:] for row in BAD_ROWS], ids=[row[0] for row in BAD_ROWS]
-)
-def test_bad_row(x, arguments, status):
-    out = sample(x, returns=EVERYTHING, top_n=2, check="status", **arguments)
-    assert out.status.tolist() == [0, 0, status, 0]
-    assert out.ids[2] == -1
-    for name in ("logp", "logp_full", "logp_raw", "entropy", "varentropy", "margin", "kept_mass"):
-        assert getattr(out, name).isnan().tolist() == [False, False, True, False], name
-    assert out.n_kept[2] == 0 and out.rank[2] == 0 and not out.explored[2]
-    assert out.kept_offsets[2] == out.kept_offsets[3]
-    assert out.top_ids[2].tolist() == [-1, -1] and out.top_logps[2].isnan().all()
-    # The other rows are those of a batch without the bad one.
-    rest = [0, 1, 3]
-    alone = {k: v[rest] if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
-    expected = fusedraw.sample(x[rest], keys=KEYS[rest], returns=EVERYTHING, top_n=2, **alone)
-    for name, got in out._asdict().items():
-        if not name.startswith("kept_") or name == "kept_mass":
-            assert torch.equal(got[rest], getattr(expected, name)), name
-    assert torch.equal(out.kept_ids, expected.kept_ids)
-    with pytest.raises(ValueError, match=f"^sample: row 2 has status {status.name}"):
-        sample(x, **arguments)
-    with pytest.raises(ValueError, match=f"^sample: row 0 has status {status.name}"):
-        own = {k: v[2:3] if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
-        fusedraw.sample(x[2], keys=KEYS[2], **own)
+@pytest.mark.parametrize("row", [pytest.param(row, id=f"{row.function}: {row.what}") for row in BAD_ROWS])
+def test_bad_row(row):
+    out, alone = row.call(None, "status"), row.call(REST, "status")
+    got, expected = outputs(out), outputs(alone)
+    assert got.keys() == expected.keys()
+    for name, value in got.items():
+        if name == "status":
+            assert value.tolist() == [row.status if i == BAD else 0 for i in range(B)]
+        elif name in NOTHING and not value.is_floating_point():
+            assert (value[BAD] == NOTHING[name]).all(), name
+        else:
+            assert value[BAD].isnan().all(), name
+        same = torch.equal(value[REST], expected[name])
+        assert same and not (value.is_floating_point() and value[REST].isnan().any()), name
+    if getattr(out, "kept_offsets", None) is not None:
+        assert out.kept_offsets[BAD] == out.kept_offsets[BAD + 1] and torch.equal(
+            out.kept_ids, alone.kept_ids
+        )
+    with pytest.raises(ValueError, match="^" + row.message):
+        row.call(None, "raise")
+    with pytest.raises(ValueError, match="^" + row.message.replace(f"row {BAD}", "row 0")):
+        row.call([BAD], "raise")
 
 
 # (name, call on rows whose row 1 is bad, the name in the message)

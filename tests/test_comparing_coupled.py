@@ -103,24 +103,6 @@ def test_where_keys_come_from():
     assert coupled(x[0], *settings, seed=3).ids[0] == fusedraw.sample(x[0], seed=3)
 
 
-@pytest.mark.parametrize(
-    ("settings", "more", "error", "message"),
-    [
-        ([{}], {}, ValueError, "at least two settings, got 1"),
-        ([{}, 0.5], {}, TypeError, r"settings\[1\] must be a dict or a Sampler, got float"),
-        ([{}, {"epsilon": 0.5}], {}, TypeError, r"settings\[1\] may hold temperature, .* got 'epsilon'"),
-        ([{}, {"keys": None}], {}, TypeError, "got 'keys'"),
-        ([{}, {"domain": "draft"}], {}, ValueError, r"share one domain .* \['draft', 'target'\]"),
-        ([{}, {"mix_eps": 1.5}], {}, ValueError, r"mix_eps must be in \[0, 1\], got 1.5"),
-        ([{}, {}], {"seed": 1, "keys": make_keys(3)}, ValueError, "coupled: give one of keys, seed"),
-        ([{}, {}], {"keys": make_keys(2)}, ValueError, r"coupled: keys must be \[3, 2\]"),
-    ],
-)
-def test_coupled_refuses(settings, more, error, message):
-    with pytest.raises(error, match=message):
-        coupled(random_rows(3, 9), *settings, **more)
-
-
 def test_coupled_refuses_before_the_generator_moves():
     generator = torch.Generator().manual_seed(1)
     before = generator.get_state()

@@ -108,37 +108,3 @@ def test_p_values_of_no_difference_are_uniform():
     rng = numpy.random.default_rng(12)
     p = [compare(*rng.exponential(1.0, (2, 25)), resamples=499, seed=i).p_value for i in range(200)]
     assert stats.kstest(p, "uniform").pvalue > 1e-4
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (([1.0, 2.0], [1.0]), ValueError, r"one shape, got \[2\] and \[1\]"),
-        (([1.0], [1.0]), ValueError, "at least 2 pairs, got 1"),
-        (([], []), ValueError, "not empty"),
-        ((1.0, 2.0), ValueError, r"must be \[n, ...\]"),
-        (([1.0, math.nan], [1.0, 2.0]), ValueError, "a must be finite, got 1 NaN or infinite"),
-        (([1.0, 2.0], [INF, INF]), ValueError, "b must be finite, got 2 NaN"),
-        (([[1.0], [2.0, 3.0]], [1.0, 2.0]), TypeError, "a must hold numbers"),
-        ((["x", "y"], [1.0, 2.0]), TypeError, "a must hold numbers"),
-    ],
-)
-def test_compare_refuses_scores(arguments, error, message):
-    with pytest.raises(error, match="compare: .*" + message):
-        compare(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("option", "error", "message"),
-    [
-        ({"method": "bca"}, ValueError, "method must be 'BCa', 'percentile' or 'basic', got 'bca'"),
-        ({"confidence": 95}, ValueError, r"confidence must be in \(0, 1\), got 95"),
-        ({"confidence": "95"}, TypeError, "confidence must be a number"),
-        ({"resamples": 0}, ValueError, "resamples must be >= 1"),
-        ({"seed": -1}, ValueError, "seed must be >= 0"),
-        ({"seed": None}, TypeError, "seed must be an int"),
-    ],
-)
-def test_compare_refuses_options(option, error, message):
-    with pytest.raises(error, match=message):
-        compare([1.0, 2.0], [2.0, 3.0], **option)

@@ -9,7 +9,7 @@ import fusedraw
 import pytest
 import torch
 from comparing_cases import ALPHA
-from engines import INF, make_keys
+from engines import INF
 from fusedraw.comparing import (
     best_of_n,
     keys_of_draws,
@@ -95,35 +95,3 @@ def test_pass_at_k_is_the_share_of_subsets():
             assert pass_at_k(correct, k).item() == sum(map(any, subsets)) / len(subsets)
     many = torch.arange(2000)[None] < 3  # beyond the reach of factorials in floating point
     assert pass_at_k(many, 1000).item() == pytest.approx(1 - 1000 * 999 * 998 / (2000 * 1999 * 1998))
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: majority_vote(torch.zeros(2, 3)),
-            TypeError,
-            "answers must be an integer tensor",
-        ),
-        (
-            lambda: majority_vote(torch.zeros(3).long()),
-            ValueError,
-            r"must be \[P, n\], n >= 1, got .*\[3\]",
-        ),
-        (lambda: majority_vote(torch.zeros(3, 0).long()), ValueError, r"got shape \[3, 0\]"),
-        (lambda: majority_vote(["abc"]), TypeError, r"answers\[0\] must be a list of answers, got str"),
-        (lambda: majority_vote("abc"), TypeError, "tensor or lists of answers, got str"),
-        (lambda: majority_vote([[["a"]]]), TypeError, r"answers\[0\] must hold hashable answers"),
-        (lambda: majority_vote([["a"]], keys=make_keys(2)), ValueError, r"keys must be \[1, 2\]"),
-        (lambda: best_of_n([1.0]), TypeError, "scores must be a torch.Tensor, got list"),
-        (lambda: best_of_n(torch.zeros(2, 2).long()), TypeError, "must be a float tensor, got int64"),
-        (lambda: best_of_n(torch.tensor([[0.0], [math.nan]])), ValueError, "not be NaN, got some in row 1"),
-        (lambda: best_of_n(torch.zeros(2)), ValueError, r"must be \[P, n\]"),
-        (lambda: pass_at_k(torch.zeros(2, 3), 1), TypeError, "correct must be a bool tensor, got float32"),
-        (lambda: pass_at_k(torch.zeros(2, 3).bool(), 4), ValueError, r"k must be in \[1, 3\], .* got 4"),
-        (lambda: pass_at_k(torch.zeros(2, 3).bool(), True), TypeError, "k must be an int, got bool"),
-    ],
-)
-def test_refusals_of_votes(call, error, message):
-    with pytest.raises(error, match=message):
-        call()

@@ -18,6 +18,8 @@ import test_laws_agree as laws
 import test_odd_input_memory as odd_memory
 import test_odd_input_values as odd_values
 import torch
+from bad_input.bad_rows import SAMPLE
+from bad_input.fine import LAW
 from engines import (
     ALL,
     BF16,
@@ -279,16 +281,16 @@ def test_keys(rows):
 
 # Bad and odd input, through the package's functions
 
-AMONG_BAD_ROWS = [row for row in bad_rows.BAD_ROWS if " at " not in row[0] or row[0].endswith((" 0", " 69"))]
+AMONG_BAD_ROWS = [row for row in SAMPLE if " at " not in row.what or row.what.endswith((" 0", " 69"))]
 
 
 def named(rows):
-    return [pytest.param(*row[1:], id=row[0]) for row in rows]
+    return [pytest.param(row, id=row.what) for row in rows]
 
 
-@pytest.mark.parametrize("x, arguments, status", named(AMONG_BAD_ROWS))
-def test_bad_row(facade_on_the_executor, x, arguments, status):
-    bad_rows.test_bad_row(x, arguments, status)
+@pytest.mark.parametrize("row", named(AMONG_BAD_ROWS))
+def test_bad_row(facade_on_the_executor, row):
+    bad_rows.test_bad_row(row)
 
 
 @pytest.mark.parametrize("value, status", [(NAN, "NAN"), (INF, "POS_INF")])
@@ -316,9 +318,9 @@ def test_bad_probabilities(facade_on_the_executor, value, status):
     bad_rows.test_bad_probabilities(value, status)
 
 
-@pytest.mark.parametrize("x, parameters", named(odd_values.EXACT))
-def test_exact(facade_on_the_executor, x, parameters):
-    odd_values.test_exact(x, parameters)
+@pytest.mark.parametrize("row", named(LAW))
+def test_exact(facade_on_the_executor, row):
+    odd_values.test_works(row)
 
 
 def test_rows_beyond_32_bit_offsets(facade_on_the_executor):

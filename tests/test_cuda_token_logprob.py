@@ -6,6 +6,7 @@ import fusedraw
 import pytest
 import test_token_logprob_input as scores
 import torch
+from bad_input.laws import SCORE_DATA, of_scores
 from engines import (
     BF16,
     EXECUTOR,
@@ -86,14 +87,13 @@ def test_malformed_kept_sets_are_not_followed():
     assert got["status"].tolist() == [fusedraw.Status.BAD_PARAM.value] * 2 and not got["grad"].any()
 
 
-NAMED = [case for case in scores.WRONG if case.startswith(("id ", "kept ", "offsets "))]
-
-
-@pytest.mark.parametrize("case", NAMED)
-def test_bad_input_is_named(case, monkeypatch):
+@pytest.mark.parametrize("dtype", [F32, torch.float64])
+@pytest.mark.parametrize("number", range(len(SCORE_DATA)), ids=[row.what for row in SCORE_DATA])
+def test_bad_input_is_named(number, dtype, monkeypatch):
     monkeypatch.setattr("fusedraw.scores.token_logprob_op", operators().token_logprob)
-    scores.test_bad_input_is_named(case, F32)
-    scores.test_bad_input_is_named(case, torch.float64)
+    row = of_scores(scores.X.to(dtype))[1][number]
+    with pytest.raises(row.error, match=f"^token_logprob: .*{row.message}"):
+        row.call()
 
 
 def test_one_launch_each_and_one_pass_for_the_gradient():

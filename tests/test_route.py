@@ -360,42 +360,6 @@ def test_bad_bias():
         assert out.status.tolist() == [Status.BAD_PARAM] * 2
 
 
-X = torch.zeros(3, 8)
-REFUSED = [
-    ({"k": 9}, ValueError, r"k must be between 1 and the number of experts, 8, got 9"),
-    ({"k": 0}, ValueError, r"k must be between 1 .* got 0"),
-    ({"k": 2.0}, TypeError, "k must be an int, got float"),
-    ({"k": True}, TypeError, "k must be an int, got bool"),
-    ({"logits": [1.0]}, TypeError, "logits must be a torch.Tensor"),
-    ({"logits": X.double()}, TypeError, "logits must be float32, bfloat16 or float16, got float64"),
-    ({"logits": X[None]}, ValueError, r"logits must be \[V\] or \[B, V\], got shape \[1, 3, 8\]"),
-    ({"logits": torch.zeros(1, 4097)}, ValueError, "at most 4096 experts, got 4097"),
-    ({"noise": "normal"}, ValueError, "noise must be 'none', 'gumbel' or 'jitter', got 'normal'"),
-    ({"score": "tanh"}, ValueError, "score must be 'softmax' or 'sigmoid'"),
-    ({"renormalise": 1}, TypeError, "renormalise must be a bool, got int"),
-    ({"mix_eps": 1.5}, ValueError, r"mix_eps must be in \[0, 1\], got 1.5"),
-    ({"mix_eps": NAN}, ValueError, r"mix_eps must be in \[0, 1\], got nan"),
-    ({"mix_eps": None}, TypeError, "mix_eps must be a number or a tensor"),
-    ({"mix_eps": torch.zeros(2)}, ValueError, "mix_eps must have length 1 or 3"),
-    ({"noise": "jitter", "jitter": -0.1}, ValueError, r"jitter must be in \[0, 1\]"),
-    ({"temperature": 0.5}, ValueError, "temperature needs noise='gumbel'"),
-    ({"noise": "gumbel", "temperature": -1}, ValueError, "temperature must be >= 0"),
-    ({"bias": torch.zeros(7)}, ValueError, r"bias must be \[8\], one per expert, got shape \[7\]"),
-    ({"bias": torch.zeros(8), "noise": "gumbel"}, ValueError, "bias needs noise='none', got 'gumbel'"),
-    ({"replay_ids": torch.zeros(3, 3, dtype=torch.int64)}, ValueError, r"replay_ids must be \[3, 2\]"),
-    ({"replay_ids": torch.zeros(3, 2)}, TypeError, "replay_ids must be int64 or int32, got float32"),
-    ({"keys": torch.zeros(2, 2, dtype=torch.int64), "mix_eps": 0.5}, ValueError, r"keys must be \[3, 2\]"),
-    ({"keys": make_keys(3), "seed": 1, "mix_eps": 0.5}, ValueError, "one of keys, seed and generator"),
-    ({"check": "never"}, ValueError, "check must be 'raise' or 'status'"),
-]
-
-
-@pytest.mark.parametrize("arguments, error, message", REFUSED, ids=[str(n) for n in range(len(REFUSED))])
-def test_refused(arguments, error, message):
-    with pytest.raises(error, match="route: .*" + message):
-        fusedraw.route(**{"logits": X, "k": 2, **arguments})
-
-
 # Shapes, and what torch asks
 
 

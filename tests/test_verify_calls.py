@@ -178,70 +178,6 @@ def test_signature_names_every_parameter_of_the_draft():
 # Bad input
 
 
-I64 = torch.int64
-REFUSED = [
-    ({"draft_ids": [[1, 2]]}, TypeError, "draft_ids must be a torch.Tensor, got list"),
-    ({"draft_ids": IDS.float()}, TypeError, "draft_ids must be int64 or int32, got float32"),
-    ({"draft_ids": IDS[:, :1]}, ValueError, r"draft_ids must be \[3, 2\], got shape \[3, 1\]"),
-    ({"draft_ids": IDS.to("meta")}, ValueError, "draft_ids must be on cpu like the rest, got meta"),
-    ({"target_logits": [1.0]}, TypeError, "target_logits must be a torch.Tensor, got list"),
-    ({"target_logits": TARGET.double()}, TypeError, "target_logits must be float32, bfloat16 or float16"),
-    ({"target_logits": TARGET[:, 0, 0]}, ValueError, r"target_logits must be \[B, G \+ 1, V\]"),
-    ({"target_logits": TARGET[:, :0]}, ValueError, r"target_logits must be \[B, G \+ 1, V\]"),
-    ({"target_logits": TARGET[:, :, :0]}, ValueError, r"target_logits must have 1 to 2\^33 tokens"),
-    ({"target_logits": TARGET[:, :2]}, ValueError, r"draft_logits must be .* = \[3, 1, 8\]"),
-    ({"target_logits": TARGET.to_sparse()}, TypeError, "target_logits must be dense"),
-    ({"draft_logits": DRAFT[:, :, :7]}, ValueError, r"draft_logits must be .* got shape \[3, 2, 7\]"),
-    (
-        {"draft_logits": DRAFT.int()},
-        TypeError,
-        "draft_logits must be float32, bfloat16 or float16, got int32",
-    ),
-    ({"draft_logits": DRAFT.to("meta")}, ValueError, "draft_logits must be on cpu"),
-    ({"temperature": -1}, ValueError, ": temperature must be >= 0, got -1"),
-    ({"temperature": None}, TypeError, "temperature must be a number or a tensor, got NoneType"),
-    ({"draft_temperature": -1}, ValueError, ": draft_temperature must be >= 0, got -1"),
-    ({"top_p": 1.5}, ValueError, r": top_p must be in \[0, 1\], got 1.5"),
-    ({"draft_top_p": NAN}, ValueError, r": draft_top_p must be in \[0, 1\], got nan"),
-    ({"top_k": 1.5}, TypeError, "top_k must be an int"),
-    ({"draft_top_k": -2}, ValueError, "draft_top_k must be >= 1"),
-    ({"min_p": "a"}, TypeError, "min_p must be a number"),
-    ({"draft_min_p": torch.zeros(2)}, ValueError, "draft_min_p must have length 1 or 3"),
-    ({"draft_min_p": torch.zeros(3, dtype=I64).bool()}, TypeError, "draft_min_p tensor must be"),
-    ({"temperature": torch.ones(3, device="meta")}, ValueError, "temperature must be on cpu"),
-    ({"filter_order": "any"}, ValueError, "filter_order must be 'sequential', 'joint' or 'min_p_first'"),
-    ({"draft_filter_order": 1}, TypeError, "draft_filter_order must be a str, got int"),
-    ({"draft_ties": "none"}, ValueError, "draft_ties must be 'index' or 'all'"),
-    ({"mask": torch.ones(7).bool()}, ValueError, r"bool mask must be \[8\], \[3, 8\] or \[3, 3, 8\]"),
-    ({"mask": torch.ones(3, 2, 8).bool()}, ValueError, r"bool mask must be .* got shape \[3, 2, 8\]"),
-    ({"mask": torch.ones(8)}, TypeError, "mask must be bool or int32, got float32"),
-    ({"mask": [True] * 8}, TypeError, "mask must be a torch.Tensor, got list"),
-    ({"draft_mask": torch.ones(3, 3, 8).bool()}, ValueError, r"bool draft_mask must be .* or \[3, 2, 8\]"),
-    (
-        {"draft_mask": torch.ones(2).int()},
-        ValueError,
-        r"int32 draft_mask must be \[1\], \[3, 1\] or \[3, 2, 1\]",
-    ),
-    ({"n_draft": 2}, TypeError, "n_draft must be a torch.Tensor, got int"),
-    ({"n_draft": torch.ones(2, dtype=I64)}, ValueError, r"n_draft must be \[3\], got shape \[2\]"),
-    ({"n_draft": torch.ones(3)}, TypeError, "n_draft must be int64 or int32, got float32"),
-    ({"keys": make_keys(2)}, ValueError, r"keys must be \[3, 2\]"),
-    ({"keys": make_keys(3), "seed": 1}, ValueError, "one of keys, seed and generator"),
-    ({"step": 3}, ValueError, "step needs seed"),
-    ({"returns": ("logp", "entropy")}, ValueError, "returns must be among .* got 'entropy'"),
-    ({"returns": 1}, TypeError, "returns must be a tuple of names"),
-    ({"check": "never"}, ValueError, "check must be 'raise' or 'status'"),
-    ({"mix_eps": 0.5}, TypeError, "unexpected keyword argument 'mix_eps'"),
-]
-
-
-@pytest.mark.parametrize("arguments, error, message", REFUSED, ids=[str(n) for n in range(len(REFUSED))])
-def test_refused(arguments, error, message):
-    given = {"draft_ids": IDS, "draft_logits": DRAFT, "target_logits": TARGET}
-    with pytest.raises(error, match="verify.*" + message):
-        fusedraw.verify(**{**given, **arguments})
-
-
 def test_a_bad_row_raises_or_tells():
     ids = IDS.clone()
     ids[1, 0] = V
@@ -330,7 +266,7 @@ def test_compiled():
 
 def test_meta_and_fakes():
     out = fusedraw.verify(*(t.to("meta") for t in (IDS, DRAFT, TARGET)), seed=1, returns="logp")
-    assert out.ids.shape == (B, G + 1) and out.ids.dtype == I64 and out.ids.is_meta
+    assert out.ids.shape == (B, G + 1) and out.ids.dtype == torch.int64 and out.ids.is_meta
     assert out.n_accepted.shape == out.status.shape == (B,) and out.logp.shape == (B, G + 1)
     with pytest.raises(RuntimeError, match="must be on meta, got one on cpu"):
         verify_op(

@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from ._checks import check_rows
+from ._checks import check_mask, check_rows
 from ._drawing import Extras, check_extras
 from ._edits import fold_masks, pack_lists
 from ._params import check_lengths
@@ -43,6 +43,7 @@ def edit_logits(
     rows, vocab = x.shape
     rules = check_rules(op, rules)
     check_lengths(op, rules, rows, x.device, NAMES)
+    check_mask(op, mask, rows, vocab, x.device)
     allowed = fold_masks(op, mask, deny_mask, rows, vocab, x.device)
     lists = pack_lists(op, x, one_row, history, prompt, suppress, logit_bias)
     repetition, frequency, presence = (_column(x, value) for value in rules[-3:])

@@ -24,6 +24,7 @@ ROOT = TESTS.parent
 
 # They read, compile or count source files, or run programs of benchmarks/: nothing a wheel holds.
 NEED_SOURCES = (
+    "test_bad_input_page.py",
     "test_build.py",
     "test_docs.py",
     "test_gpu_suite.py",
@@ -38,6 +39,7 @@ NEED_SOURCES = (
 PART = (
     "test_bad_input_refused.py",
     "test_bad_input_rows.py",
+    "test_bad_input_table.py",
     "test_endpoints.py",
     "test_facade_arguments.py",
     "test_facade_keys.py",
@@ -107,6 +109,8 @@ def main():
     )
     parser.add_argument("--index-url", help="where torch is installed from; others come from the default")
     args, for_pytest = parser.parse_known_args()
+    if args.installed and args.wheel:  # a file of tests, the first of them
+        args.wheel, for_pytest = None, [str(args.wheel), *for_pytest]
     if args.installed == (args.wheel is not None):
         parser.error("give a wheel or --installed")
     if any(a.startswith("-k") for a in for_pytest):
