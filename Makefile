@@ -19,6 +19,9 @@ MUTANTS_ARGS ?=
 STATISTICS_ARGS ?=
 # Without its dependencies, which bring triton. apache-tvm-ffi is what it cannot do without.
 XGRAMMAR := xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
+# Other Pythons that the tests run on, and a newer torch beside the binary built for $(TORCH).
+PYTHONS      ?= python3.10 python3.12 python3.13
+TORCH_NEWEST ?= 2.14.1
 # The instruction set that `make test-isa` forces.
 ISA ?= avx2
 
@@ -32,7 +35,7 @@ CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-statistics mutants bench bench-quick bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
+.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-pythons test-torch test-statistics mutants coverage bad-input bench bench-quick bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -62,6 +65,18 @@ test-aarch64: $(STAMPS)/test ## core and engines cross-compiled, under qemu-user
 
 test-isa: $(STAMPS)/test  ## the tests with one instruction set in use: make test-isa ISA=avx2
 	FUSEDRAW_ISA=$(ISA) $(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-pythons:  ## import, golden rows, opcheck and bad input on other Pythons: PYTHONS="python3.12 ..."
+	TORCH_ARGS="$(TORCH_ARGS)" $(PYTHON) tests/environments/run.py pythons $(PYTHONS)
+
+test-torch: $(STAMPS)/torch ## the same binary beside a newer torch: TORCH_NEWEST=2.14.1
+	TORCH_ARGS="$(TORCH_ARGS)" $(PY) tests/environments/run.py torch $(TORCH_NEWEST)
+
+coverage: $(STAMPS)/coverage ## lines of csrc and pyext that the tests run: docs/coverage.md (an hour or more)
+	$(PY) tests/covered/run.py
+
+bad-input: $(STAMPS)/test ## docs/bad-input.md, from the table in tests/bad_input
+	$(PY) tests/bad_input_page.py
 
 test-statistics: $(STAMPS)/test ## laws, tails, independence, never events at full size: two hours, resumable
 	$(PY) tests/statistics/run.py $(STATISTICS_ARGS)
@@ -163,6 +178,10 @@ $(STAMPS)/lint: $(STAMPS)/torch requirements-test.txt
 # Locked by hash, for Python 3.11.
 $(STAMPS)/release: $(STAMPS)/torch requirements-release.txt
 	$(PIP) install -q -r requirements-release.txt
+	@touch $@
+
+$(STAMPS)/coverage: $(STAMPS)/test requirements-coverage.txt
+	$(PIP) install -q -r requirements-coverage.txt
 	@touch $@
 
 $(STAMPS)/cuda: $(STAMPS)/test requirements-cuda.txt

@@ -374,7 +374,7 @@ CHOSEN_BESIDE = [
         "a cache of checked parameters takes a bool for the number that it equals",
         "pyext/fusedraw/_params.py",
         (("@functools.lru_cache(maxsize=1024, typed=True)", "@functools.lru_cache(maxsize=1024)"),),
-        "tests/test_bad_input_refused.py::test_refused[top_k bool, after 1 was cached]",
+        "tests/test_bad_input_refused.py::test_refused[sample: top_k bool, after 1 was cached]",
     ),
     Mutant(
         "drafts verified without their mask",
