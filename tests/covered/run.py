@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "coverage"
 SRC = BUILD / "src"
 GOAL = 95.0
-VLLM = "pyext/vllm"  # most of it runs beside vLLM alone: `make test-integrations`
+VLLM = "pyext/fusedraw/vllm"  # most of it runs beside vLLM alone: `make test-integrations`
 CXXFLAGS = "--coverage -fprofile-update=atomic -O1"
 # They compile, need a device, or read documents: no line of what is counted runs only there. Statistics and
 # memory repeat one call many times.
@@ -204,7 +204,7 @@ def page(figures: dict) -> str:
         lines.append(f"| {name} | {total} | {total - missing} | {share(part):.2f} % |")
     lines += [
         "",
-        "`pyext/vllm` is not part of pyext here: most of it runs beside vLLM alone, in the environment",
+        "`pyext/fusedraw/vllm/` is not part of pyext here: most of it runs beside vLLM alone, in the environment",
     ]
     lines += ["of `make test-integrations`."]
     lines += ["", f"Machine: {figures['machine']}.", "", "## Lines that did not run", ""]
