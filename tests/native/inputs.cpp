@@ -142,9 +142,10 @@ PositionsView Inputs::positions(int64_t n, int64_t positions, int64_t cols, DTyp
 void Inputs::fill_mask(const MaskView& m, void* to, int64_t n, int64_t width) {
   constexpr int kShares[] = {128, 240, 16, 1, 255, 0};  // of 256
   const int share = s.choose(kShares), end = int(s.between(0, 64));
+  const bool any_bits = s.one_in(8);  // what is not 0 is true
   for (int64_t i = 0; i < n; ++i) {
     if (m.kind == MaskView::Kind::kBool) {
-      static_cast<uint8_t*>(to)[i] = s.byte() < share ? 1 : 0;
+      static_cast<uint8_t*>(to)[i] = s.byte() < share ? (any_bits ? s.byte() | 2 : 1) : 0;
     } else {
       uint32_t word = s.word32();
       if (share > 200) word |= s.word32() | s.word32();
