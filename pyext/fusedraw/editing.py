@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from ._checks import check_rows
+from ._checks import check_mask, check_rows
 from ._drawing import Extras, check_extras
 from ._edits import fold_masks, pack_lists
 from ._params import check_lengths
@@ -44,6 +44,7 @@ def edit_logits(
     rules = check_rules(op, rules)
     check_lengths(op, rules, rows, x.device, NAMES)
     allowed = fold_masks(op, mask, deny_mask, rows, vocab, x.device)
+    check_mask(op, allowed, rows, vocab, x.device)
     lists = pack_lists(op, x, one_row, history, prompt, suppress, logit_bias)
     repetition, frequency, presence = (_column(x, value) for value in rules[-3:])
 
@@ -79,6 +80,8 @@ def _count(x, ids, offsets):
 def _spread(x, ids, offsets, values, to):
     """Adds values at (row, id); negative ids are padding."""
     rows = x.shape[0]
+    if rows == 0:
+        return to
     if offsets is None:
         where = ids.expand(rows, -1)
         keep = where >= 0

@@ -99,7 +99,7 @@ std::unique_ptr<SampleCase> sample_case(Inputs& in, bool ruled) {
   SampleCall& c = made->call;
   c.options = some_options(in.s);
   c.options.probs = !ruled && in.s.one_in(4);
-  const int64_t rows = some_rows(in.s), cols = in.some_cols();
+  const int64_t rows = some_rows(in.s), cols = in.some_cols(rows);
   const DType dtype = in.some_dtype();
   c.params = in.params(rows);
   made->bits = (in.s.one_in(3) ? 0xffffu : in.s.word16()) & kAllBits;
@@ -168,7 +168,7 @@ std::unique_ptr<Case> make_mixture(Inputs& in) {
   c.options.probs = c.how == Combination::kArithmetic;
   const bool mean = is_mean(c.how);
   c.members = !mean ? 2 : in.s.one_in(16) ? int(in.s.between(1, kMaxMembers)) : int(in.s.between(1, 4));
-  const int64_t rows = some_rows(in.s), cols = in.some_cols();
+  const int64_t rows = some_rows(in.s), cols = in.some_cols(rows * c.members);
   const DType dtype = in.some_dtype();
   uint32_t offered = 1u << 1 | 1u << 4 | 15u << 7 | kKept | 3u << 12;
   if (mean) offered |= 1u << 14;
@@ -217,7 +217,7 @@ std::unique_ptr<Case> make_multinomial(Inputs& in) {
   MultinomialCall& c = made->call;
   c.num_samples = in.s.flip() ? 1 : in.s.one_in(16) ? in.s.between(60, 2000) : in.s.between(2, 60);
   c.replacement = in.s.flip();
-  const int64_t rows = some_rows(in.s), cols = in.some_cols();
+  const int64_t rows = some_rows(in.s), cols = in.some_cols(rows);
   const DType dtype = in.some_dtype();
   c.keys = in.keys(rows);
   c.x = in.rows(rows, cols, dtype, true);

@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kEdges[] = {1,   2,    3,    15,   16,   17,   31,   32,   33,   63,   64,  65,
                               127, 128,  129,  255,  256,  257,  511,  512,  513,  767,  768, 769,
                               1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096};
-constexpr int64_t kLong[] = {8193, 20001, 33000, 70001};
+constexpr int64_t kLong[] = {5001, 8193, 20001, 33000};
 
 constexpr double kInf = INFINITY;
 
@@ -66,13 +66,13 @@ void store(void* to, DType dtype, int64_t i, float x) {
 
 }  // namespace
 
-int64_t Inputs::some_cols() {
+int64_t Inputs::some_cols(int64_t rows) {
   const int how = s.byte();
   const int64_t small = s.between(1, 300), edge = s.choose(kEdges);
   if (fixed_.cols > 0) return fixed_.cols;
   if (how < 150) return small;
   if (how < 250) return edge;
-  return how < 254 ? s.between(300, 6000) : s.choose(kLong);
+  return how < 254 ? s.between(300, 3000) : (s.choose(kLong) + rows - 1) / rows;
 }
 
 DType Inputs::some_dtype() {

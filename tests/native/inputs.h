@@ -21,7 +21,8 @@ class Inputs {
   Inputs(Source& source, Memory& memory, const Fixed& fixed)
       : s(source), memory_(memory), fixed_(fixed) {}
 
-  int64_t some_cols();
+  // Of `rows` rows in all: the long ones are few.
+  int64_t some_cols(int64_t rows);
   DType some_dtype();
   RowsView rows(int64_t n, int64_t cols, DType dtype, bool probs);
   PositionsView positions(int64_t n, int64_t positions, int64_t cols, DType dtype);

@@ -121,7 +121,7 @@ std::unique_ptr<Case> make_softmax(Inputs& in) {
   auto made = std::make_unique<SoftmaxCase>();
   SoftmaxCall& c = made->call;
   c.log = in.s.flip();
-  const int64_t rows = in.s.between(1, 4), cols = in.some_cols();
+  const int64_t rows = in.s.between(1, 4), cols = in.some_cols(rows);
   const DType dtype = in.some_dtype();
   const NumbersView<1> t = in.numbers<1>(rows, 1, [&](int) { return in.number(kTemperatures); });
   c.temperature = t.data;
@@ -139,7 +139,7 @@ std::unique_ptr<Case> make_filter(Inputs& in) {
   c.renorm = in.s.flip();
   c.options.probs = in.s.one_in(3);
   c.options.keep_zero = !c.renorm && in.s.one_in(3);
-  const int64_t rows = in.s.between(1, 4), cols = in.some_cols();
+  const int64_t rows = in.s.between(1, 4), cols = in.some_cols(rows);
   const DType dtype = in.some_dtype();
   c.params = in.params(rows, false);
   c.mask = in.mask(rows, cols);
@@ -154,7 +154,7 @@ std::unique_ptr<Case> make_token_logprob(Inputs& in) {
   c.options = some_filters(in.s);
   c.options.mix_valid = in.s.flip();
   made->entropy = in.s.flip();
-  const int64_t rows = in.s.between(1, 4), cols = in.some_cols();
+  const int64_t rows = in.s.between(1, 4), cols = in.some_cols(rows);
   const DType dtype = in.some_dtype();
   c.params = in.params(rows);
   c.ids = in.ids(rows, cols);
@@ -175,7 +175,7 @@ std::unique_ptr<Case> make_route(Inputs& in) {
   c.options.sigmoid = bits & 1;
   c.options.renormalise = bits & 2;
   const int64_t rows = in.s.between(1, 4);
-  const int64_t cols = std::min<int64_t>(in.some_cols(), kMaxExperts);
+  const int64_t cols = std::min<int64_t>(in.some_cols(rows), kMaxExperts);
   const DType dtype = in.some_dtype();
   c.k = in.s.one_in(8) ? cols : std::min<int64_t>(cols, in.s.between(1, 70));
   constexpr double kJitter[] = {0, 0.01, 0.5, 1}, kEps[] = {0, 0, 0.3, 1};
@@ -195,7 +195,7 @@ std::unique_ptr<Case> make_route(Inputs& in) {
 std::unique_ptr<Case> make_verify(Inputs& in) {
   auto made = std::make_unique<VerifyCase>();
   VerifyCall& c = made->call;
-  const int64_t rows = in.s.between(1, 3), cols = in.some_cols();
+  const int64_t rows = in.s.between(1, 3), cols = in.some_cols(rows);
   c.drafts = in.s.between(0, 3);
   c.x.rows = rows;
   c.x.cols = cols;
