@@ -164,8 +164,8 @@ def as_array(value):
 
 
 @st.composite
-def calls(draw, functions=tuple(SIGNATURES)):
-    """(function, its arguments as Values)."""
+def calls(draw, functions=tuple(SIGNATURES), hostile=(0, 0, 1, 1, 1, 2, 3)):
+    """(function, its arguments as Values); `hostile`: how many of them may be anything."""
     function = draw(st.sampled_from(functions))
     needed, offered = SIGNATURES[function]
     n = draw(st.sampled_from([1, 1, 2, 3, 0]))
@@ -176,7 +176,7 @@ def calls(draw, functions=tuple(SIGNATURES)):
     if not {"keys", "seed", "generator"} & set(some) and {"seed", "keys"} & set(offered):
         some.append("seed")  # else the default generator decides
     values = {name: draw(right(function, name, shape)) for name in (*needed, *some)}
-    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 1, 2, 3]))):
+    for _ in range(draw(st.sampled_from(hostile))):
         name = draw(st.sampled_from([*needed, *needed, *some, *offered]))
         values[name] = draw(st.sampled_from(HOSTILE))
     if values.get("seed") is not None and values["seed"].text == "None" and "keys" not in values:

@@ -137,10 +137,11 @@ def _bias(op, bias, x):
             _check_id(op, "logit_bias", i, x)
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{op}: logit_bias must map ids to numbers, got {type(value).__name__}")
-            if not float(value) < math.inf:
+            number = _rounded(value)
+            if not number < math.inf:
                 raise ValueError(f"{op}: logit_bias must be a number or -inf, got {value} for id {i}")
             ids.append(i)
-            values.append(float(value))
+            values.append(number)
         offsets.append(len(ids))
     made = (
         torch.tensor(ids, dtype=torch.int64),
@@ -148,6 +149,13 @@ def _bias(op, bias, x):
         torch.tensor(values, dtype=torch.float32),
     )
     return tuple(part.to(x.device) for part in made)
+
+
+def _rounded(value) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int or a fraction beyond float64
+        return math.copysign(math.inf, value > 0 or -1)
 
 
 def fold_masks(op: str, mask, deny, rows: int, vocab: int, device: torch.device):
