@@ -23,7 +23,11 @@ from hypothesis import HealthCheck, given, seed, settings
 from strategies import epsilons, min_ps, temperatures, top_ps
 
 HANG_S = 60  # of one call: then every thread's stack is printed and the process ends
-ERRORS = (TypeError, ValueError, OverflowError)  # as documented; compiled graphs, which add RuntimeError, are not here
+ERRORS = (
+    TypeError,
+    ValueError,
+    OverflowError,
+)  # as documented; compiled graphs, which add RuntimeError, are not here
 
 top_ks = st.one_of(st.sampled_from([0, -1, None, 1, 2, 5, 50, 10**12]), st.integers(1, 80))
 choices = {
@@ -34,16 +38,44 @@ choices = {
     "check": (None, "raise", "status"),
 }
 RETURNS = {
-    "sample": ("status", "logp", "logp_full", "logp_raw", "entropy", "varentropy", "margin", "n_kept", "kept_mass"),
+    "sample": (
+        "status",
+        "logp",
+        "logp_full",
+        "logp_raw",
+        "entropy",
+        "varentropy",
+        "margin",
+        "n_kept",
+        "kept_mass",
+    ),
     "sample_probs": ("status", "logp", "margin", "n_kept", "kept_mass", "rank", "explored", "kept"),
     "mixture": ("status", "logp", "entropy", "n_kept", "kept_mass", "rank", "member_logp", "member_entropy"),
     "token_logprob": ("entropy", "status"),
     "verify": ("logp", "status"),
 }
 FILTERS = ("temperature", "top_k", "top_p", "min_p", "filter_order", "ties", "mask", "check")
-DRAW = (*FILTERS, "mix_eps", "exploit", "mix_support", "keys", "seed", "step", "generator", "domain", "returns")
+DRAW = (
+    *FILTERS,
+    "mix_eps",
+    "exploit",
+    "mix_support",
+    "keys",
+    "seed",
+    "step",
+    "generator",
+    "domain",
+    "returns",
+)
 RULES = (
-    *("repetition_penalty", "frequency_penalty", "presence_penalty", "top_n_sigma", "typical_p", "epsilon_cutoff"),
+    *(
+        "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "top_n_sigma",
+        "typical_p",
+        "epsilon_cutoff",
+    ),
     *("eta_cutoff", "xtc_threshold", "xtc_probability", "temperature_last"),
 )
 EDITS = ("history", "prompt", "logit_bias", "suppress", "deny_mask")
@@ -60,7 +92,10 @@ SIGNATURES = {
     "top_p_mask": (("logits", "top_p"), ("temperature", "mask", "ties")),
     "top_k_renorm": (("probs", "top_k"), ("from_logits", "temperature", "mask", "ties")),
     "top_p_renorm": (("probs", "top_p"), ("from_logits", "temperature", "mask", "ties")),
-    "multinomial": (("input", "num_samples"), ("replacement", "generator", "out", "keys", "seed", "step", "check")),
+    "multinomial": (
+        ("input", "num_samples"),
+        ("replacement", "generator", "out", "keys", "seed", "step", "check"),
+    ),
     "token_logprob": (
         ("logits", "ids"),
         (*FILTERS, "mix_eps", "exploit", "mix_support", "kept", "returns"),
@@ -69,12 +104,23 @@ SIGNATURES = {
     "mixture": (("members",), ("weights", "mode", "strength", "plausibility", *DRAW)),
     "route": (
         ("logits", "k"),
-        (*("noise", "temperature", "jitter", "mix_eps", "score", "renormalise", "bias"),)
-        + (*("keys", "seed", "step", "generator", "replay_ids", "check"),),
+        (
+            *("noise", "temperature", "jitter", "mix_eps", "score", "renormalise", "bias"),
+            *("keys", "seed", "step", "generator", "replay_ids", "check"),
+        ),
     ),
     "verify": (
         ("draft_ids", "draft_logits", "target_logits"),
-        (*FILTERS, *(f"draft_{name}" for name in FILTERS[:-1]), "n_draft", "keys", "seed", "step", "generator", "returns"),
+        (
+            *FILTERS,
+            *(f"draft_{name}" for name in FILTERS[:-1]),
+            "n_draft",
+            "keys",
+            "seed",
+            "step",
+            "generator",
+            "returns",
+        ),
     ),
     "derive_keys": (("seed", "request_ids"), ("sample_ids", "step")),
     "edit_logits": (("logits",), (*PENALTIES, *EDITS, "mask")),
@@ -109,7 +155,9 @@ def right(function, name, shape):
         "seed": integers_per_row(st.integers(-(2**63), 2**63 - 1), n),
         "step": integers_per_row(st.integers(0, 2**40), n),
         "generator": values_of(st.none()),
-        "returns": values_of(st.lists(st.sampled_from(RETURNS.get(function, RETURNS["sample"])), unique=True).map(tuple)),
+        "returns": values_of(
+            st.lists(st.sampled_from(RETURNS.get(function, RETURNS["sample"])), unique=True).map(tuple)
+        ),
         "top_n": values_of(st.integers(0, 5)),
         "repetition_penalty": per_row(st.sampled_from([1.0, 1.3, 0.5]), n),
         "frequency_penalty": per_row(st.sampled_from([0.0, 0.5, -1.0]), n),
@@ -135,7 +183,9 @@ def right(function, name, shape):
         "logp_mu": rows(line),
         "members": rows((2, *line)),
         "weights": values_of(st.sampled_from([None, (0.5, 0.5), (1, 0), (0.0, 2.0)])),
-        "mode": values_of(st.sampled_from(["arithmetic", "geometric", "cfg", "context_aware", "contrastive"])),
+        "mode": values_of(
+            st.sampled_from(["arithmetic", "geometric", "cfg", "context_aware", "contrastive"])
+        ),
         "strength": values_of(st.sampled_from([None, 0.0, 1.5, -2.0])),
         "plausibility": values_of(st.sampled_from([None, 0.0, 0.1])),
         "k": values_of(st.integers(1, min(4, size))),
@@ -200,7 +250,18 @@ def run(function, values):
 
 
 def of_sampler(made):
-    in_call = ("keys", "mask", "seed", "step", "generator", "deny_mask", "history", "prompt", "suppress", "logit_bias")
+    in_call = (
+        "keys",
+        "mask",
+        "seed",
+        "step",
+        "generator",
+        "deny_mask",
+        "history",
+        "prompt",
+        "suppress",
+        "logit_bias",
+    )
     later = {name: made.pop(name) for name in in_call if name in made}
     logits = made.pop("logits")
     return fusedraw.Sampler(**made)(logits, **later)
@@ -213,7 +274,9 @@ def tensors_of(result):
 
 
 def as_tensor(part):
-    return (part if isinstance(part, torch.Tensor) else torch.as_tensor(part)).detach().as_subclass(torch.Tensor)
+    return (
+        (part if isinstance(part, torch.Tensor) else torch.as_tensor(part)).detach().as_subclass(torch.Tensor)
+    )
 
 
 def same(a, b):
@@ -241,7 +304,16 @@ def complaint(function, values, result):
         return None
     for part in tensors_of(result)[:1]:
         ids_given = as_tensor(part)
-        if function in ("sample", "sample_probs", "Sampler", "numpy.sample", "multinomial", "mixture", "route", "verify"):
+        if function in (
+            "sample",
+            "sample_probs",
+            "Sampler",
+            "numpy.sample",
+            "multinomial",
+            "mixture",
+            "route",
+            "verify",
+        ):
             rows_given = values[needed[-1] if function == "verify" else needed[0]].make()
             if ids_given.device.type == "meta":
                 return None

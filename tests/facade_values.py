@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments for the public functions, right ones and wrong ones of every kind, each made anew when it is used.
+"""Arguments for the public functions, right ones and wrong ones of every kind, made anew when they are used.
 
 A Value says how it is made; two calls with the same Value get equal arguments that share nothing.
 """
@@ -52,7 +52,9 @@ class Stubborn:
 
 def _strided(shape):
     """Every second element of every second row of something larger."""
-    return torch.randn(*(2 * n for n in shape), generator=_generator())[tuple([slice(None, None, 2)] * len(shape))]
+    return torch.randn(*(2 * n for n in shape), generator=_generator())[
+        tuple([slice(None, None, 2)] * len(shape))
+    ]
 
 
 def _generator():
@@ -103,16 +105,41 @@ LAYOUTS = {
     "read-only numpy": lambda t: torch.from_numpy(t.numpy().copy()) if t.dtype not in (BF16,) else t,
 }
 
-_SHAPES = ((), (0,), (1,), (2,), (3,), (70,), (0, 0), (0, 70), (1, 1), (2, 1), (1, 70), (2, 70), (3, 70, 1), (2, 2, 70))
+_SHAPES = (
+    (),
+    (0,),
+    (1,),
+    (2,),
+    (3,),
+    (70,),
+    (0, 0),
+    (0, 70),
+    (1, 1),
+    (2, 1),
+    (1, 70),
+    (2, 70),
+    (3, 70, 1),
+    (2, 2, 70),
+)
 _DTYPES = (
-    *(torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.int64, torch.int32),
+    *(
+        torch.float32,
+        torch.float64,
+        torch.bfloat16,
+        torch.float16,
+        torch.float8_e4m3fn,
+        torch.int64,
+        torch.int32,
+    ),
     *(torch.int16, torch.int8, torch.uint8, torch.uint64, torch.uint32, torch.bool, torch.complex64),
 )
 
 
 def _tensor_values():
     yield from (
-        Value(f"zeros({list(shape)}, {dtype})", lambda shape=shape, dtype=dtype: torch.zeros(shape, dtype=dtype))
+        Value(
+            f"zeros({list(shape)}, {dtype})", lambda shape=shape, dtype=dtype: torch.zeros(shape, dtype=dtype)
+        )
         for shape in _SHAPES
         for dtype in _DTYPES
     )
@@ -130,16 +157,67 @@ def _tensor_values():
         yield Value(f"expanded({shape})", lambda shape=shape: torch.tensor(1.5).expand(shape))
     yield Value("csr", lambda: torch.eye(3).to_sparse_csr())
     yield Value("nested", lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]))
-    yield Value("jagged", lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged))
+    yield Value(
+        "jagged", lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)
+    )
     yield Value("quantized", lambda: torch.quantize_per_tensor(torch.zeros(2, 70), 0.1, 0, torch.quint8))
     yield Value("huge", lambda: torch.zeros(1, 1).expand(1, 2**33 + 1))
     yield Value("channels", lambda: torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last))
 
 
 _ODD = (
-    *(None, True, False, 0, 1, -1, -2, 2, 5, 70, 71, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64),
-    *(-(2**63), -(2**63) - 1, 10**400, -(10**400), 0.0, -0.0, 0.5, 1.0, 1.5, -1e-45, 1e-45, 1e308, NAN, INF, -INF),
-    *(1j, "", "kept", "valid", "joint", "raise", "status", "all", "logp", "gumbel", "\x00", "é" * 1000, b"kept"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        -2,
+        2,
+        5,
+        70,
+        71,
+        2**31 - 1,
+        2**31,
+        2**32,
+        2**63 - 1,
+        2**63,
+        2**64 - 1,
+        2**64,
+    ),
+    *(
+        -(2**63),
+        -(2**63) - 1,
+        10**400,
+        -(10**400),
+        0.0,
+        -0.0,
+        0.5,
+        1.0,
+        1.5,
+        -1e-45,
+        1e-45,
+        1e308,
+        NAN,
+        INF,
+        -INF,
+    ),
+    *(
+        1j,
+        "",
+        "kept",
+        "valid",
+        "joint",
+        "raise",
+        "status",
+        "all",
+        "logp",
+        "gumbel",
+        "\x00",
+        "é" * 1000,
+        b"kept",
+    ),
     *((), (1,), (1, 2), ("logp",), ("logp", "logp"), ("no such",), ("status", None), (NAN,)),
     *(fractions.Fraction(1, 3), decimal.Decimal("0.5"), decimal.Decimal("NaN"), np.float32(0.5), np.int64(3)),
     *(np.float64("nan"), np.bool_(True), np.uint64(2**64 - 1), np.str_("kept"), slice(None), Ellipsis),
@@ -206,7 +284,11 @@ def rows(draw, shape, probs=False, dtypes=(F32, F32, BF16, F16)):
 @st.composite
 def masks(draw, n, size):
     kind, seed = draw(st.sampled_from(MASKS)), draw(st.integers(0, 999))
-    return draw(layouts(lambda: make_mask(kind, n, size, seed), f"mask {kind} {seed}")) if kind != "none" else plain(None)
+    return (
+        draw(layouts(lambda: make_mask(kind, n, size, seed), f"mask {kind} {seed}"))
+        if kind != "none"
+        else plain(None)
+    )
 
 
 @st.composite
@@ -238,10 +320,14 @@ def ids(draw, shape, size, lowest=0):
     n = int(np.prod(shape))
     numbers = draw(st.lists(st.integers(lowest, size - 1), min_size=n, max_size=n))
     dtype = draw(st.sampled_from([torch.int64, torch.int32]))
-    return draw(layouts(lambda: torch.tensor(numbers, dtype=dtype).view(shape), f"ids {numbers} {shape} {dtype}"))
+    return draw(
+        layouts(lambda: torch.tensor(numbers, dtype=dtype).view(shape), f"ids {numbers} {shape} {dtype}")
+    )
 
 
 @st.composite
 def biases(draw, size):
-    chosen = draw(st.dictionaries(st.integers(0, size - 1), st.sampled_from([0.0, 1.5, -3.0, -INF, 40.0]), max_size=4))
+    chosen = draw(
+        st.dictionaries(st.integers(0, size - 1), st.sampled_from([0.0, 1.5, -3.0, -INF, 40.0]), max_size=4)
+    )
     return Value(f"{chosen}", lambda: dict(chosen))

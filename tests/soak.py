@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ten million calls in one process: operators, Sampler, bad rows and refusals in turn. Memory before and after,
-and one call in a thousand made again by R2: every bit of it must be the same.
+"""Ten million calls in one process: operators, Sampler, bad rows and refusals in turn. Memory before and
+after, and one call in a thousand made again by R2: every bit of it must be the same.
 
     python tests/soak.py [CALLS] [RESULT.json]      the last line is the result, as JSON
 """

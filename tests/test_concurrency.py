@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads of Python on shared inputs, and forks in the midst of use. (Batches, processes and loaders:
-test_matrix.py; threads within a call: test_invariance.py; the engines under ThreadSanitizer: test_native.py.)"""
+test_matrix.py; threads within a call: test_invariance.py; ThreadSanitizer: test_native.py.)"""
 
 import os
 import random
@@ -12,7 +12,7 @@ import fusedraw
 import golden
 import pytest
 import torch
-from engines import ENGINES, engine, make_keys, sample, same_bits
+from engines import ENGINES, engine, make_keys, same_bits, sample
 from golden_rows import all_calls
 
 THREADS, FORKS, TIMEOUT_S = 8, 50, 30
@@ -58,7 +58,13 @@ def test_eight_threads_on_the_facade():
     """What the facade remembers (packed parameters, checked rules) is shared by all threads too."""
     x, keys = torch.randn(3, 300), make_keys(3)
     settings = [
-        dict(temperature=0.5 + i / 50, top_p=1 - i / 100, top_k=i, repetition_penalty=1 + i / 10, history=x[:, :4].argsort())
+        dict(
+            temperature=0.5 + i / 50,
+            top_p=1 - i / 100,
+            top_k=i,
+            repetition_penalty=1 + i / 10,
+            history=x[:, :4].argsort(),
+        )
         for i in range(40)
     ]
 

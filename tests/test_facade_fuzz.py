@@ -35,7 +35,10 @@ FOUND = {
     ),
     "no rows, one bias for all": (
         "edit_logits",
-        {"logits": Value("[0, 70]", lambda: torch.zeros(0, 70)), "logit_bias": Value("{4: 1}", lambda: {4: 1.0})},
+        {
+            "logits": Value("[0, 70]", lambda: torch.zeros(0, 70)),
+            "logit_bias": Value("{4: 1}", lambda: {4: 1.0}),
+        },
     ),
     "from_logits is a tensor": ("top_k_renorm", {**PROBS, "from_logits": TWO}),
     "temperature is an array": (
@@ -85,7 +88,9 @@ def test_any_byte_of_a_bool_mask_that_is_not_0_is_true(share):
     x, keys = torch.randn(50, 90, generator=g), torch.randint(0, 2**62, (50, 2), generator=g)
     expected = fusedraw.sample(x, mask=allowed, keys=keys, top_p=0.9)
     assert allowed[torch.arange(50), expected].all()
-    got = on_every_engine(lambda: {"ids": fusedraw.sample(x, mask=odd, keys=keys, top_p=0.9)}, expected={"ids": expected})
+    got = on_every_engine(
+        lambda: {"ids": fusedraw.sample(x, mask=odd, keys=keys, top_p=0.9)}, expected={"ids": expected}
+    )
     assert torch.equal(got["ids"], expected)
 
 
@@ -143,8 +148,10 @@ def test_it_sees_undocumented_errors():
 
 
 def test_it_sees_a_hang(tmp_path):
-    code = "import facade_fuzz as f, time; f.HANG_S = 1; f.run = lambda *_: time.sleep(60); f.check('sample', {})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent)
+    code = "import facade_fuzz as f, time; f.HANG_S, f.run = 1, lambda *_: time.sleep(60); f.check('x', {})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
     assert done.returncode == 1 and "Timeout" in done.stderr
 
 

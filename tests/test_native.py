@@ -95,9 +95,21 @@ TAIL = "memcpy(tail, data + r.cols - rest, size_t(rest) * sizeof(T));"
 MASK = "for (; i + 32 <= cols; i += 32) out[i / 32] = V::nonzero(from + i);"
 MISTAKES = {
     "reads beyond a row": ("cpu/passes/row.inl", TAIL, TAIL.replace("size_t(rest)", "size_t(rest + 1)")),
-    "reads before a row": ("cpu/passes/row.inl", TAIL, TAIL.replace("data + r.cols", "data - (r.cols < 9) + r.cols")),
-    "reads a whole word of a mask": ("cpu/passes/row.inl", MASK, MASK.replace("i + 32 <= cols", "i + 24 <= cols")),
-    "bools are 0 or 1": ("cpu/simd_scalar.h", "bytes = (((bytes & kLow) + kLow) | bytes) >> 7 & 0x01", "bytes &= 0x01"),
+    "reads before a row": (
+        "cpu/passes/row.inl",
+        TAIL,
+        TAIL.replace("data + r.cols", "data - (r.cols < 9) + r.cols"),
+    ),
+    "reads a whole word of a mask": (
+        "cpu/passes/row.inl",
+        MASK,
+        MASK.replace("i + 32 <= cols", "i + 24 <= cols"),
+    ),
+    "bools are 0 or 1": (
+        "cpu/simd_scalar.h",
+        "bytes = (((bytes & kLow) + kLow) | bytes) >> 7 & 0x01",
+        "bytes &= 0x01",
+    ),
 }
 
 

@@ -111,10 +111,10 @@ struct Operation {
   Maker make;
 };
 constexpr Operation kAll[kOperations] = {
-    {"sample", make_sample},          {"sample_processed", make_processed},
-    {"softmax", make_softmax},        {"filter", make_filter},
+    {"sample", make_sample},           {"sample_processed", make_processed},
+    {"softmax", make_softmax},         {"filter", make_filter},
     {"multinomial", make_multinomial}, {"token_logprob", make_token_logprob},
-    {"mixture", make_mixture},        {"route", make_route},
+    {"mixture", make_mixture},         {"route", make_route},
     {"verify", make_verify},
 };
 

@@ -113,9 +113,11 @@ std::unique_ptr<SampleCase> sample_case(Inputs& in, bool ruled) {
   if (ruled) {
     c.ruled = true;
     c.options.temperature_last = in.s.one_in(3);
-    constexpr double kSigma[] = {0, 0, 0.3, 1, 2, 1e9}, kShare[] = {0, 1e-7, 3e-4, 0.01, 0.1, 0.9, 1},
-                     kTypical[] = {1, 1, 1, 0.1, 0.3, 0.9, 0}, kOff[] = {0, 0, 0, 3e-4, 0.01, 0.3, 1},
-                     kRepeat[] = {1, 1.1, 0.7, 10}, kAmount[] = {0, 0.5, -0.25, 1e30};
+    constexpr double kSigma[] = {0, 0, 0.3, 1, 2, 1e9},
+                     kShare[] = {0, 1e-7, 3e-4, 0.01, 0.1, 0.9, 1},
+                     kTypical[] = {1, 1, 1, 0.1, 0.3, 0.9, 0},
+                     kOff[] = {0, 0, 0, 3e-4, 0.01, 0.3, 1}, kRepeat[] = {1, 1.1, 0.7, 10},
+                     kAmount[] = {0, 0.5, -0.25, 1e30};
     c.rules = in.numbers<kRuleColumns>(rows, kRuleColumns, [&](int column) {
       if (column == kTopNSigma) return in.number(kSigma);
       if (column == kTypicalP) return in.number(kTypical);
@@ -167,7 +169,9 @@ std::unique_ptr<Case> make_mixture(Inputs& in) {
   c.options = some_options(in.s);
   c.options.probs = c.how == Combination::kArithmetic;
   const bool mean = is_mean(c.how);
-  c.members = !mean ? 2 : in.s.one_in(16) ? int(in.s.between(1, kMaxMembers)) : int(in.s.between(1, 4));
+  c.members = !mean             ? 2
+              : in.s.one_in(16) ? int(in.s.between(1, kMaxMembers))
+                                : int(in.s.between(1, 4));
   const int64_t rows = some_rows(in.s), cols = in.some_cols(rows * c.members);
   const DType dtype = in.some_dtype();
   uint32_t offered = 1u << 1 | 1u << 4 | 15u << 7 | kKept | 3u << 12;

@@ -23,7 +23,8 @@ using Bytes = std::vector<uint8_t>;
 
 std::vector<Bytes> read_corpus(const char* folder) {
   std::vector<std::filesystem::path> paths;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) paths.push_back(entry.path());
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   std::vector<Bytes> corpus;
   for (const auto& path : paths) {
@@ -74,8 +75,9 @@ int main(int n, char** argument) {
   const std::vector<Bytes> corpus = read_corpus(argument[3]);
   const auto run = [&](const Bytes& b) {
     // Before the run: a sanitizer ends the program where it stands.
-    if (n > 4) std::ofstream(argument[4], std::ios::binary).write(
-        reinterpret_cast<const char*>(b.data()), std::streamsize(b.size()));
+    if (n > 4)
+      std::ofstream(argument[4], std::ios::binary)
+          .write(reinterpret_cast<const char*>(b.data()), std::streamsize(b.size()));
     LLVMFuzzerTestOneInput(b.data(), b.size());
   };
   for (const Bytes& b : corpus) run(b);
@@ -87,6 +89,7 @@ int main(int n, char** argument) {
   long long runs = 0;
   for (const double most = std::atof(argument[1]); seconds() < most; ++runs) run(mutant(s, corpus));
   if (n > 4) std::filesystem::remove(argument[4]);
-  std::printf("{\"corpus\": %zu, \"runs\": %lld, \"seconds\": %.1f}\n", corpus.size(), runs, seconds());
+  std::printf("{\"corpus\": %zu, \"runs\": %lld, \"seconds\": %.1f}\n", corpus.size(), runs,
+              seconds());
   return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The fuzz target: bytes -> an operator, its shape, strides, parameters, masks, lists and the bits of
-// its rows; every engine against R2. libFuzzer calls it, or drive.cpp.
+// The fuzz target: bytes -> an operator, its shape, strides, parameters, masks, lists and the bits
+// of its rows; every engine against R2. libFuzzer calls it, or drive.cpp.
 #include <cstdio>
 #include <cstdlib>
 

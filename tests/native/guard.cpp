@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every buffer of a call against a page that nobody may touch, on either side of it:
-//   guard FIRST LAST CASES    V = FIRST to LAST x operator x type x side x CASES seeds, every engine
-//   guard planted read|write end|start    one element too far, by a loop of vectors: must be killed
+//   guard FIRST LAST CASES    V = FIRST to LAST x operator x type x side x CASES seeds, every
+//   engine guard planted read|write end|start    one element too far, by a loop of vectors: must be
+//   killed
 // Prints one line of JSON.
 #include <cstdio>
 #include <cstdlib>
@@ -22,8 +23,8 @@ int run_all(int64_t first, int64_t last, int64_t cases) {
         for (int dtype = 0; dtype < 3; ++dtype)
           for (int64_t seed = 0; seed < cases; ++seed) {
             inputs.reset();
-            const uint64_t label =
-                uint64_t((((seed * 512 + v) * 16 + operation) * 4 + dtype) * 2 + (side == Side::kEnd));
+            const uint64_t label = uint64_t((((seed * 512 + v) * 16 + operation) * 4 + dtype) * 2 +
+                                            (side == Side::kEnd));
             Source source(nullptr, 0, label * 0x9e3779b97f4a7c15ull);
             const std::unique_ptr<Case> made = make_case(source, inputs, {operation, dtype, v});
             const Pool pool = pretended_pool(seed % 2 == 0 ? 1 : 2);
@@ -60,7 +61,8 @@ int planted(const std::string& what, const std::string& where) {
 
 int main(int n, char** argument) {
   if (n == 4 && std::string(argument[1]) == "planted") return planted(argument[2], argument[3]);
-  if (n == 4) return run_all(std::atoll(argument[1]), std::atoll(argument[2]), std::atoll(argument[3]));
+  if (n == 4)
+    return run_all(std::atoll(argument[1]), std::atoll(argument[2]), std::atoll(argument[3]));
   std::fprintf(stderr, "usage: guard FIRST LAST CASES | planted read|write end|start\n");
   return 2;
 }

@@ -7,9 +7,9 @@ namespace native {
 namespace {
 
 // Lanes, vectors and blocks end here, and what the engines treat apart begins.
-constexpr int64_t kEdges[] = {1,   2,    3,    15,   16,   17,   31,   32,   33,   63,   64,  65,
-                              127, 128,  129,  255,  256,  257,  511,  512,  513,  767,  768, 769,
-                              1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096};
+constexpr int64_t kEdges[] = {1,   2,   3,    15,   16,   17,   31,   32,   33,   63,  64,
+                              65,  127, 128,  129,  255,  256,  257,  511,  512,  513, 767,
+                              768, 769, 1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096};
 constexpr int64_t kLong[] = {5001, 8193, 20001, 33000};
 
 constexpr double kInf = INFINITY;
@@ -132,8 +132,7 @@ PositionsView Inputs::positions(int64_t n, int64_t positions, int64_t cols, DTyp
                                            : static_cast<void*>(array<uint16_t>(size));
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < positions; ++j)
-      fill(static_cast<uint8_t*>(p) +
-               (i * v.row_stride + j * v.position_stride) * size_of(dtype),
+      fill(static_cast<uint8_t*>(p) + (i * v.row_stride + j * v.position_stride) * size_of(dtype),
            dtype, cols, false);
   v.data = p;
   return v;
@@ -164,9 +163,7 @@ void Inputs::fill_mask(const MaskView& m, void* to, int64_t n, int64_t width) {
       static_cast<uint32_t*>(to)[i] = 1;
 }
 
-MaskView Inputs::mask(int64_t rows, int64_t cols) {
-  return positions_mask(rows, 1, cols).mask;
-}
+MaskView Inputs::mask(int64_t rows, int64_t cols) { return positions_mask(rows, 1, cols).mask; }
 
 PositionsMask Inputs::positions_mask(int64_t rows, int64_t positions, int64_t cols) {
   PositionsMask m;
@@ -211,8 +208,8 @@ float* Inputs::floats(int64_t n) {
 }
 
 ParamsView Inputs::params(int64_t rows, bool mixes) {
-  constexpr double kT[] = {1, 1, 0.7, 1.5, 0, 1.4426950216293335, kInf, 1e-3, 1e-30, 1e-45, 0x1p64,
-                           1e30, 5, 1e-39};
+  constexpr double kT[] = {1,     1,      0.7,  1.5, 0,    1.4426950216293335, kInf, 1e-3, 1e-30,
+                           1e-45, 0x1p64, 1e30, 5,   1e-39};
   constexpr double kP[] = {1, 1, 1, 0.9, 0.95, 0.5, 0.99, 1e-9, 0, 1 - 0x1p-24, 0.1};
   constexpr double kMin[] = {0, 0, 0, 0.05, 0.5, 0.001, 1, 0x1p-43, 1e-30};
   constexpr double kEps[] = {0, 0, 0, 0.05, 0.5, 1, 1e-6};

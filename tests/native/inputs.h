@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arguments of a call, of whatever the operators let through: made by a source, laid out in a memory.
+// Arguments of a call, of whatever the operators let through: made by a source, laid out in a
+// memory.
 #pragma once
 
 #include "../../csrc/core/engine.h"

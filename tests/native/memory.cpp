@@ -21,8 +21,8 @@ size_t whole_pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 }
 
 uint8_t* map_between_guards(size_t bytes) {
-  void* const p =
-      mmap(nullptr, bytes + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const p = mmap(nullptr, bytes + 2 * kPage, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) give_up("mmap");
   uint8_t* const begin = static_cast<uint8_t*>(p) + kPage;
   if (mprotect(begin, bytes, PROT_READ | PROT_WRITE) != 0) give_up("mprotect");

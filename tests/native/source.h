@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the choices of a case come from: bytes, and when they end a generator seeded by the first of
-// them. So every string of bytes, the empty one too, is a whole case, and always the same one.
+// Where the choices of a case come from: bytes, and when they end a generator seeded by the first
+// of them. So every string of bytes, the empty one too, is a whole case, and always the same one.
 #pragma once
 
 #include <cstddef>

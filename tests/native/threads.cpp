@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Callers on std::threads, for ThreadSanitizer: each runs every engine on the same inputs at the same
-// time, and some of them split their rows, or the blocks of a row, over threads of their own.
+// Callers on std::threads, for ThreadSanitizer: each runs every engine on the same inputs at the
+// same time, and some of them split their rows, or the blocks of a row, over threads of their own.
 //   threads THREADS ROUNDS    every operator x type, ROUNDS cases of each
 //   threads planted           a race: must be reported
 // Prints one line of JSON.
@@ -27,8 +27,8 @@ struct Shared {
 void call(Shared& shared, int t) {
   HeapMemory reference, outputs;
   const Pool pool = t % 4 == 3 ? threaded_pool(3) : Pool{};
-  const std::string wrong = check_case(*shared.made, *shared.inputs, reference, outputs, pool,
-                                       t % 4 == 2 ? 2 : 1);
+  const std::string wrong =
+      check_case(*shared.made, *shared.inputs, reference, outputs, pool, t % 4 == 2 ? 2 : 1);
   if (wrong.empty()) return;
   const std::lock_guard<std::mutex> lock(shared.mutex);
   shared.wrong = wrong;
