@@ -6,17 +6,26 @@ compared with R2, to the bit."""
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from simt_build import run
 
 FOLDER = Path(__file__).resolve().parent / "native"
-spec = importlib.util.spec_from_file_location("native_build", FOLDER / "build.py")
-native = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(native)
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+native = load("build")
 
 FUZZ_S = 60
 MISSING = native.missing()
@@ -90,37 +99,42 @@ def test_fuzz_target(fuzzing):
     print(f"{counts} by the plain driver; libFuzzer: {native.clang() or 'no clang++ with it here'}")
 
 
-# Mistakes in a copy of the engines: (file, what stands there, what is put there)
+# Mistakes in a copy of an engine: (engine, file, what stands there, what is put there)
 TAIL = "memcpy(tail, data + r.cols - rest, size_t(rest) * sizeof(T));"
 MASK = "for (; i + 32 <= cols; i += 32) out[i / 32] = V::nonzero(from + i);"
+BYTES = "bytes = (((bytes & kLow) + kLow) | bytes) >> 7 & 0x01"
+ROW = "passes/row.inl"
 MISTAKES = {
-    "reads beyond a row": ("cpu/passes/row.inl", TAIL, TAIL.replace("size_t(rest)", "size_t(rest + 1)")),
-    "reads before a row": (
-        "cpu/passes/row.inl",
-        TAIL,
-        TAIL.replace("data + r.cols", "data - (r.cols < 9) + r.cols"),
-    ),
-    "reads a whole word of a mask": (
-        "cpu/passes/row.inl",
-        MASK,
-        MASK.replace("i + 32 <= cols", "i + 24 <= cols"),
-    ),
-    "bools are 0 or 1": (
-        "cpu/simd_scalar.h",
-        "bytes = (((bytes & kLow) + kLow) | bytes) >> 7 & 0x01",
-        "bytes &= 0x01",
-    ),
+    "reads beyond a row": ("avx2", ROW, TAIL, TAIL.replace("size_t(rest)", "size_t(rest + 1)")),
+    "reads before a row": ("avx512", ROW, TAIL, TAIL.replace("+ r.cols", "- (r.cols < 9) + r.cols")),
+    "reads beyond a mask": ("avx2", ROW, MASK, MASK.replace("i + 32 <= cols", "i + 24 <= cols")),
+    "bools are 0 or 1": ("scalar", "simd_scalar.h", BYTES, "bytes &= 0x01"),
 }
 
 
-@pytest.mark.slow  # builds the engines again
+@pytest.mark.slow  # builds an engine again
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_planted_mistake_is_caught(mistake, tmp_path):
-    name, was, becomes = MISTAKES[mistake]
+    engine, name, was, becomes = MISTAKES[mistake]
     csrc = tmp_path / "csrc"
     shutil.copytree(native.CSRC, csrc)
-    text = (csrc / name).read_text()
+    path = csrc / "cpu" / name
+    text = path.read_text()
     assert text.count(was) == 1
-    (csrc / name).write_text(text.replace(was, becomes))
-    done = run(native.build("guard", "asan", csrc), 1, 80, 2)
-    assert done.returncode != 0 and ("SEGV" in done.stderr or "MISMATCH" in done.stderr), done.stderr[-2000:]
+    path.write_text(text.replace(was, becomes))
+    done = run(native.build("guard", "asan", csrc / "cpu" / f"{engine}.cpp"), 1, 80, 2)
+    caught = ("SEGV", "AddressSanitizer", f"MISMATCH.*{engine}")
+    assert done.returncode != 0 and any(re.search(word, done.stderr) for word in caught), done.stderr[-2000:]
+
+
+def test_a_merge_keeps_what_covers_most(monkeypatch, tmp_path):
+    """fuzz.py reads libFuzzer's control file: a greedy cover of so many files."""
+    monkeypatch.setitem(sys.modules, "build", native)
+    fuzz = load("fuzz")
+    control = tmp_path / "control"
+    control.write_text(
+        "3\n0\nf/a\nf/b\nf/c\nSTARTED 0 1\nFT 0 1 2\nCOV 0 1 2\n"
+        "STARTED 1 1\nFT 1 1 2 3 4\nSTARTED 2 1\nFT 2 9\n"
+    )
+    monkeypatch.setattr(fuzz, "MOST_FILES", 2)
+    assert [path.name for path in fuzz.chosen(control)] == ["b", "c"]

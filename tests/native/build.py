@@ -62,12 +62,14 @@ def missing():
 
 
 @functools.lru_cache
-def build(program, flavour, csrc=CSRC):
-    """The path of a program, built if it is not there."""
+def build(program, flavour, changed=None):
+    """The path of a program, built if it is not there; `changed` takes the place of the engine of its name."""
     compiler = clang() if flavour == "fuzzer" else simt_build.COMPILER
     flags, link = FLAVOURS[flavour]
-    scratch = csrc / "cpu" / "scratch.cpp"
-    engines = sorted({*csrc.glob("reference/*.cpp"), *csrc.glob("cpu/*.cpp")} - {scratch})
+    scratch = CSRC / "cpu" / "scratch.cpp"
+    engines = sorted({*CSRC.glob("reference/*.cpp"), *CSRC.glob("cpu/*.cpp")} - {scratch})
+    if changed is not None:
+        engines = [changed if path.name == changed.name else path for path in engines]
     exact = flavour in ("asan", "fuzzer")
     own = [*CASES, *PROGRAMS[program], *(["exact_scratch.cpp"] if exact else [])]
     sources = [*engines, *([] if exact else [scratch]), *(HERE / name for name in own)]
