@@ -63,7 +63,7 @@ def missing():
 
 @functools.lru_cache
 def build(program, flavour, changed=None):
-    """The path of a program, built if it is not there; `changed` takes the place of the engine of its name."""
+    """The path of a program, built if need be; `changed` takes the place of the engine of its name."""
     compiler = clang() if flavour == "fuzzer" else simt_build.COMPILER
     flags, link = FLAVOURS[flavour]
     scratch = CSRC / "cpu" / "scratch.cpp"
