@@ -43,8 +43,8 @@ def edit_logits(
     rows, vocab = x.shape
     rules = check_rules(op, rules)
     check_lengths(op, rules, rows, x.device, NAMES)
+    check_mask(op, mask, rows, vocab, x.device)
     allowed = fold_masks(op, mask, deny_mask, rows, vocab, x.device)
-    check_mask(op, allowed, rows, vocab, x.device)
     lists = pack_lists(op, x, one_row, history, prompt, suppress, logit_bias)
     repetition, frequency, presence = (_column(x, value) for value in rules[-3:])
 
