@@ -351,7 +351,7 @@ def fuzz(seconds, first_seed):
     while time.monotonic() - start < seconds:
 
         @seed(first_seed + turn)
-        @settings(max_examples=500, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=100, database=None, deadline=None, suppress_health_check=list(HealthCheck))
         @given(calls())
         def some(made):
             if time.monotonic() - start < seconds + HANG_S:
