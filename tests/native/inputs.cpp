@@ -12,7 +12,7 @@ constexpr int64_t kEdges[] = {1,   2,   3,    15,   16,   17,   31,   32,   33, 
                               768, 769, 1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096};
 constexpr int64_t kLong[] = {5001, 8193, 20001, 33000};
 
-constexpr double kInf = INFINITY;
+constexpr double kInfinity = INFINITY;
 
 enum ValueKind { kAnyBits, kBell, kTies, kHoles, kCliff, kSmall, kEqual, kHuge, kSpoiled, kKinds };
 
@@ -208,8 +208,8 @@ float* Inputs::floats(int64_t n) {
 }
 
 ParamsView Inputs::params(int64_t rows, bool mixes) {
-  constexpr double kT[] = {1,     1,      0.7,  1.5, 0,    1.4426950216293335, kInf, 1e-3, 1e-30,
-                           1e-45, 0x1p64, 1e30, 5,   1e-39};
+  constexpr double kT[] = {
+      1, 1, 0.7, 1.5, 0, 1.4426950216293335, kInfinity, 1e-3, 1e-30, 1e-45, 0x1p64, 1e30, 5, 1e-39};
   constexpr double kP[] = {1, 1, 1, 0.9, 0.95, 0.5, 0.99, 1e-9, 0, 1 - 0x1p-24, 0.1};
   constexpr double kMin[] = {0, 0, 0, 0.05, 0.5, 0.001, 1, 0x1p-43, 1e-30};
   constexpr double kEps[] = {0, 0, 0, 0.05, 0.5, 1, 1e-6};
@@ -222,7 +222,7 @@ ParamsView Inputs::params(int64_t rows, bool mixes) {
     if (how < 100) return 0.0;
     if (how < 200) return double(s.between(1, 300));
     if (how < 230) return double(s.between(300, 40000));
-    constexpr double kK[] = {-1, 1, 2, 1e12, 1e300, -2, kInf, NAN, 2.5, 0x1p62};
+    constexpr double kK[] = {-1, 1, 2, 1e12, 1e300, -2, kInfinity, NAN, 2.5, 0x1p62};
     return s.choose(kK);
   });
 }
