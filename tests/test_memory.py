@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Working memory: under 1 MB a thread for any V up to 262144, kept or not; and none of it leaks."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -186,13 +187,13 @@ for name, params in (("plain", make_params(0.8)), ("top_p", make_params(top_p=0.
     assert not too_much(in_new_process(body, threads=2), 0, 2 * LIMIT)
 
 
-def test_nothing_grows():
-    """20,000 calls of all kinds, refused ones and bad rows included, leave the process as large as it was."""
-    body = """
+SLOPE = """
 import fusedraw
 x, keys = make_rows("normal", 2, 600, 3), make_keys(2)
 bad, p, t = x.clone(), torch.softmax(x, -1), torch.ones(1, dtype=torch.float64)
 bad[1, 5] = NAN
+ids, drafts = torch.tensor([[3], [9]]), x.unsqueeze(1)
+targets = drafts.expand(2, 2, 600)
 
 def refused(call, *error):
     try:
@@ -208,21 +209,79 @@ def turn(i):
     keep(x, make_params(top_k=9), None, 0, i % 2)
     multinomial(p, keys, 3, bool(i % 2))
     op.row_keys(x, i, 0)
+    fusedraw.sample(x, keys=keys, top_p=0.9, repetition_penalty=1.1, history=ids)
+    fusedraw.route(x, 3, noise="gumbel", keys=keys)
+    fusedraw.verify(ids, drafts, targets, keys=keys)
+    fusedraw.token_logprob(x, ids[:, 0], top_k=5)
     refused(lambda: fusedraw.sample(bad, keys=keys), ValueError)
     refused(lambda: op.sample(bad, make_params(), keys, None, 128, 0, 0), RuntimeError)
     refused(lambda: op.sample(x, make_params()[:, :4], keys, None, 0, 0, 0), RuntimeError)
     refused(lambda: fusedraw.sample(x, keys=keys, top_p=2.0 + i), ValueError)
+    {more}
 
-for i in range(300):
-    turn(i)
-sizes = []
-for part in range(4):
-    for i in range(500):
+class Mallinfo(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in
+        "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Mallinfo
+
+def sizes(turns, parts=20):
+    "Bytes of malloc in use and resident ones after each part. All is in place after thousands of turns."
+    for i in range({warm_up}):
         turn(i)
-    gc.collect()
-    sizes.append(resident("VmRSS"))
-results = {"sizes": sizes}
+    used, held = [0.0] * parts, [0.0] * parts
+    for part in range(parts):
+        for i in range(turns // parts):
+            turn(i)
+        gc.collect()
+        info = mallinfo()
+        used[part], held[part] = float(info.uordblks + info.hblkhd), float(resident("VmRSS"))
+    return used, held
+
+results = sizes({turns})
 """
-    sizes = in_new_process(body)["sizes"]
-    # 15,000 calls between the first size and the last: less than 20 bytes each.
-    assert sizes[-1] - sizes[0] < 15_000 * 20, sizes
+CALLS_OF_A_TURN = 14
+needs_mallinfo = pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="no mallinfo2: not glibc, or older than 2.33"
+)
+
+
+def in_use(turns, warm_up, more=""):
+    """Every object of Python is malloc's too, so that none hides in a pool, nor in a thread's cache."""
+    body = "leaked = []\n" + SLOPE.replace("{more}", more)
+    body = body.replace("{turns}", str(turns)).replace("{warm_up}", str(warm_up))
+    return in_new_process(body, PYTHONMALLOC="malloc", GLIBC_TUNABLES="glibc.malloc.tcache_count=0")
+
+
+def slope(sizes, calls):
+    """Bytes a call, by least squares over the later three quarters, and its standard error."""
+    y = sizes[len(sizes) // 4 :]
+    n, step = len(y), calls / len(sizes)
+    x = [i * step for i in range(n)]
+    mx, my = sum(x) / n, sum(y) / n
+    sxx = sum((a - mx) ** 2 for a in x)
+    b = sum((a - mx) * (c - my) for a, c in zip(x, y, strict=True)) / sxx
+    rest = sum((c - my - b * (a - mx)) ** 2 for a, c in zip(x, y, strict=True))
+    return b, (rest / (n - 2) / sxx) ** 0.5
+
+
+@needs_mallinfo
+@pytest.mark.parametrize("calls", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_nothing_grows(calls):
+    """Calls of all kinds, refused ones and bad rows included: less than a byte a call stays in use."""
+    turns = calls // CALLS_OF_A_TURN // 20 * 20
+    used, held = in_use(turns, 3000)
+    bytes_a_call, error = slope(used, turns * CALLS_OF_A_TURN)
+    grown = held[-1] - held[5]
+    print(f"{calls} calls: {bytes_a_call:.3f} +- {error:.3f} bytes a call, resident {grown:+.0f} bytes")
+    assert bytes_a_call + 2 * error < 1, (bytes_a_call, error, used)
+    assert grown < max(calls, SLACK), held
+
+
+@needs_mallinfo
+def test_the_slope_sees_a_leak():
+    """48 bytes a turn that nobody gives back: about 4 bytes a call."""
+    used, _ = in_use(400, 100, "leaked.append(bytes(15))")
+    bytes_a_call, error = slope(used, 400 * CALLS_OF_A_TURN)
+    assert bytes_a_call - 2 * error > 1, (bytes_a_call, error, used)

@@ -49,6 +49,10 @@ struct V {
   static void store(float* p, F x) { _mm256_storeu_ps(p, x); }
   static void stream(float* p, F x) { _mm256_stream_ps(p, x); }
   static void stream_fence() { _mm_sfence(); }
+  static uint32_t nonzero(const uint8_t* p) {
+    const I bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return ~uint32_t(_mm256_movemask_epi8(_mm256_cmpeq_epi8(bytes, _mm256_setzero_si256())));
+  }
 
   static F add(F a, F b) { return _mm256_add_ps(a, b); }
   static F sub(F a, F b) { return _mm256_sub_ps(a, b); }

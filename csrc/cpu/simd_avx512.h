@@ -34,6 +34,10 @@ struct V {
   static void store(float* p, F x) { _mm512_storeu_ps(p, x); }
   static void stream(float* p, F x) { _mm512_stream_ps(p, x); }
   static void stream_fence() { _mm_sfence(); }
+  static uint32_t nonzero(const uint8_t* p) {
+    const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm256_test_epi8_mask(bytes, bytes);
+  }
 
   static F add(F a, F b) { return _mm512_add_ps(a, b); }
   static F sub(F a, F b) { return _mm512_sub_ps(a, b); }

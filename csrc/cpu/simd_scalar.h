@@ -51,6 +51,18 @@ struct V {
   // Past the caches where the processor can: for p a multiple of a vector, and fenced afterwards.
   static void stream(float* p, F x) { store(p, x); }
   static void stream_fence() {}
+  // Which of 32 bytes are not 0: a view of other bytes as bools holds any value.
+  static uint32_t nonzero(const uint8_t* p) {
+    constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7full;
+    uint32_t bits = 0;
+    for (int i = 0; i < 32; i += 8) {
+      uint64_t bytes;
+      memcpy(&bytes, p + i, 8);
+      bytes = (((bytes & kLow) + kLow) | bytes) >> 7 & 0x0101010101010101ull;
+      bits |= uint32_t(bytes * 0x0102040810204080ull >> 56) << i;
+    }
+    return bits;
+  }
 
   static F add(F a, F b) {
     return make([&](int i) { return a.v[i] + b.v[i]; });

@@ -175,12 +175,14 @@ void renorm_kept(const FilterCall& call, int64_t row, const SortedRow& sorted,
 void filter_row(const FilterCall& call, int64_t row, const Pool&) {
   RowParams params;
   SortedRow sorted;
-  if (!read_params(call.params.data + row * call.params.row_stride, params))
+  Plan plan;  // of a row that is not bad
+  if (!read_params(call.params.data + row * call.params.row_stride, params)) {
     sorted.status = kBadParam;
-  else
+  } else {
     sorted = read_row(call.x, call.mask, row, params.temperature, call.options.probs);
+    plan = make_plan(params, call.options);
+  }
   call.status[row] = sorted.status;
-  const Plan plan = make_plan(params, call.options);
   const bool bad = sorted.status != kOk;
   std::vector<Token> kept;
   if (!bad) kept = kept_set(sorted, plan);

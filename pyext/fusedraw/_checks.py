@@ -26,12 +26,18 @@ def listing(words) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
 
 
-def check_dense(op: str, name: str, x, dtypes) -> None:
-    """`x` is a dense tensor of one of `dtypes`."""
+def check_tensor(op: str, name: str, x) -> None:
+    """`x` is a dense tensor: others may have no shape to look at, or no memory."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(x).__name__}")
-    if x.layout is not torch.strided:
-        raise TypeError(f"{op}: {name} must be dense (torch.strided), got {x.layout}")
+    if x.layout is not torch.strided or x.is_nested:
+        got = "a nested tensor" if x.is_nested else x.layout
+        raise TypeError(f"{op}: {name} must be dense (torch.strided), got {got}")
+
+
+def check_dense(op: str, name: str, x, dtypes) -> None:
+    """`x` is a dense tensor of one of `dtypes`."""
+    check_tensor(op, name, x)
     if x.dtype not in dtypes:
         allowed = listing(dtype_name(dtype) for dtype in dtypes)
         raise TypeError(f"{op}: {name} must be {allowed}, got {dtype_name(x.dtype)}")
@@ -55,16 +61,14 @@ def check_device(op: str, name: str, x: Tensor, device: torch.device) -> None:
 
 def check_id_dtype(op: str, name: str, ids) -> None:
     """`ids` is an int64 or int32 tensor."""
-    if not isinstance(ids, Tensor):
-        raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(ids).__name__}")
+    check_tensor(op, name, ids)
     if ids.dtype not in ID_DTYPES:
         raise TypeError(f"{op}: {name} must be int64 or int32, got {dtype_name(ids.dtype)}")
 
 
 def mask_width(op: str, name: str, mask, vocab: int) -> int:
     """The last size that a mask of this dtype has: V bools, or ceil(V / 32) words of int32."""
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(mask).__name__}")
+    check_tensor(op, name, mask)
     if mask.dtype not in (torch.bool, torch.int32):
         raise TypeError(f"{op}: {name} must be bool or int32, got {dtype_name(mask.dtype)}")
     return vocab if mask.dtype == torch.bool else (vocab + 31) // 32
@@ -86,8 +90,7 @@ def check_mask(op: str, mask, rows: int, vocab: int, device: torch.device) -> No
 
 def check_keys(op: str, keys, rows: int, device: torch.device, one_row: bool = False) -> None:
     """`keys` is int64 or uint64 [B, 2]; a single row may also bring [2]."""
-    if not isinstance(keys, Tensor):
-        raise TypeError(f"{op}: keys must be a torch.Tensor, got {type(keys).__name__}")
+    check_tensor(op, "keys", keys)
     if keys.dtype not in (torch.int64, torch.uint64):
         raise TypeError(f"{op}: keys must be int64 or uint64, got {dtype_name(keys.dtype)}")
     if tuple(keys.shape) != (rows, 2) and not (one_row and tuple(keys.shape) == (2,)):

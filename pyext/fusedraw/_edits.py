@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import ID_DTYPES, check_device, check_mask, dtype_name
+from ._checks import ID_DTYPES, check_device, check_mask, check_tensor, dtype_name
 
 
 class Lists(NamedTuple):
@@ -58,6 +58,7 @@ def _ids(op, name, ids, x, one_row):
 
 
 def _check_ids(op, name, ids, x):
+    check_tensor(op, name, ids)
     if ids.dtype not in ID_DTYPES:
         raise TypeError(f"{op}: {name} must be int32 or int64, got {dtype_name(ids.dtype)}")
     check_device(op, name, ids, x.device)
@@ -65,6 +66,7 @@ def _check_ids(op, name, ids, x):
 
 def _csr(op, name, ids, offsets, x):
     _check_ids(op, name, ids, x)
+    check_tensor(op, f"offsets of {name}", offsets)
     rows = x.shape[0]
     if offsets.dtype is not torch.int64:
         raise TypeError(f"{op}: offsets of {name} must be int64, got {dtype_name(offsets.dtype)}")
@@ -113,6 +115,7 @@ def _bias(op, bias, x):
             raise TypeError(f"{op}: logit_bias must be a dict, a list of dicts or (ids, values, offsets)")
         ids, values, offsets = bias
         ids, offsets = _csr(op, "logit_bias", ids, offsets, x)
+        check_tensor(op, "values of logit_bias", values)
         check_device(op, "values of logit_bias", values, x.device)
         if values.dtype is not torch.float32 or values.shape != ids.shape:
             raise ValueError(
@@ -134,10 +137,11 @@ def _bias(op, bias, x):
             _check_id(op, "logit_bias", i, x)
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{op}: logit_bias must map ids to numbers, got {type(value).__name__}")
-            if not float(value) < math.inf:
+            number = _rounded(value)
+            if not number < math.inf:
                 raise ValueError(f"{op}: logit_bias must be a number or -inf, got {value} for id {i}")
             ids.append(i)
-            values.append(float(value))
+            values.append(number)
         offsets.append(len(ids))
     made = (
         torch.tensor(ids, dtype=torch.int64),
@@ -145,6 +149,13 @@ def _bias(op, bias, x):
         torch.tensor(values, dtype=torch.float32),
     )
     return tuple(part.to(x.device) for part in made)
+
+
+def _rounded(value) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int or a fraction beyond float64
+        return math.copysign(math.inf, value > 0 or -1)
 
 
 def fold_masks(op: str, mask, deny, rows: int, vocab: int, device: torch.device):

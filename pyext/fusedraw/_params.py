@@ -13,7 +13,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from ._checks import check_check, check_choice, check_device, dtype_name, listing
+from ._checks import check_check, check_choice, check_device, check_tensor, dtype_name, listing
 from ._device import is_plain
 
 COLUMNS = ("temperature", "top_p", "min_p", "mix_eps", "top_k")
@@ -174,6 +174,7 @@ def check_value(op: str, name: str, value):
         if value.dtype not in allowed:
             names = listing(dtype_name(dtype) for dtype in allowed)
             raise TypeError(f"{op}: {name} tensor must be {names}, got {dtype_name(value.dtype)}")
+        check_tensor(op, name, value)
         return value
     if name == "top_k":
         if isinstance(value, bool) or not isinstance(value, (int, numbers.Integral)):

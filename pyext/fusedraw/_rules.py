@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import dtype_name, listing
+from ._checks import check_tensor, dtype_name, listing
 from ._params import NUMBER_DTYPES, ROUNDS_TO_ONE, ROUNDS_TO_ZERO, HasTensor
 
 MODE_TEMPERATURE_LAST = 1 << 9
@@ -62,10 +62,14 @@ def _check_rule(op, name, value):
         if value.dtype not in NUMBER_DTYPES:
             allowed = listing(dtype_name(dtype) for dtype in NUMBER_DTYPES)
             raise TypeError(f"{op}: {name} tensor must be {allowed}, got {dtype_name(value.dtype)}")
+        check_tensor(op, name, value)
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{op}: {name} must be a number or a tensor, got {type(value).__name__}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an int or a fraction beyond float64
+        number = math.copysign(math.inf, value > 0 or -1)
     if not limits.low <= number <= limits.high:  # NaN fails too
         raise ValueError(f"{op}: {name} must be {limits.text}, got {value}")
     return number
@@ -96,4 +100,4 @@ def packed_numbers(op: str, values):
 
 def is_neutral(name: str, value) -> bool:
     """Whether a rule is off for sure: a tensor may be anything."""
-    return value is None or (not isinstance(value, Tensor) and value == RULES[name].neutral)
+    return value is None or (isinstance(value, numbers.Real) and value == RULES[name].neutral)

@@ -80,6 +80,8 @@ def _count(x, ids, offsets):
 def _spread(x, ids, offsets, values, to):
     """Adds values at (row, id); negative ids are padding."""
     rows = x.shape[0]
+    if rows == 0:
+        return to
     if offsets is None:
         where = ids.expand(rows, -1)
         keep = where >= 0

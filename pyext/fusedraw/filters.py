@@ -14,6 +14,7 @@ from ._params import (
     MODE_RAISE,
     TIES,
     check_lengths,
+    check_value,
     check_values,
     pack_values,
 )
@@ -72,6 +73,9 @@ def top_p_renorm(
 
 
 def _renorm(op, x, from_logits, temperature, mask, ties, **rule):
+    if not isinstance(from_logits, bool):
+        raise TypeError(f"{op}: from_logits must be a bool, got {type(from_logits).__name__}")
+    temperature = check_value(op, "temperature", temperature)
     if from_logits:
         rule["temperature"] = temperature
         return _filter(op, "logits", x, LOGIT_DTYPES, _KIND_RENORM, mask, ties, **rule)

@@ -10,7 +10,7 @@ import operator
 import torch
 from torch import Tensor
 
-from ._checks import call, check_device, check_keys, dtype_name
+from ._checks import call, check_device, check_keys, check_tensor, dtype_name
 from ._device import kernel_device
 from ._ops import derive_keys as derive_keys_op
 from ._ops import row_keys as row_keys_op
@@ -137,6 +137,7 @@ def _words(op: str, name: str, value, home: torch.device, device: torch.device) 
     if isinstance(value, Tensor):
         if value.dtype not in (torch.int64, torch.uint64, torch.int32):
             raise TypeError(f"{op}: {name} must be int64, uint64 or int32, got {dtype_name(value.dtype)}")
+        check_tensor(op, name, value)
         if value.dim() > 1:
             raise ValueError(f"{op}: {name} must be 0-D or 1-D, got shape {list(value.shape)}")
         check_device(op, name, value, home)

@@ -30,8 +30,10 @@ def sample(logits, **arguments):
     if not _is_array(logits):
         got = type(logits).__name__
         raise TypeError(f"sample: logits must be a numpy array or have __dlpack__, got {got}")
-    arguments = {name: _to_tensor(value) if _is_array(value) else value for name, value in arguments.items()}
-    out = sampling.sample(_to_tensor(logits), **arguments)
+    arguments = {
+        name: _to_tensor(name, value) if _is_array(value) else value for name, value in arguments.items()
+    }
+    out = sampling.sample(_to_tensor("logits", logits), **arguments)
     if isinstance(out, SampleOutput):
         return SampleOutput(*[None if field is None else field.cpu().numpy() for field in out])
     return out.cpu().numpy()
@@ -41,7 +43,7 @@ def _is_array(value) -> bool:
     return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
 
 
-def _to_tensor(array) -> torch.Tensor:
+def _to_tensor(name, array) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         return array
     if not isinstance(array, np.ndarray):
@@ -56,4 +58,4 @@ def _to_tensor(array) -> torch.Tensor:
     try:
         return torch.from_numpy(array)
     except TypeError:
-        raise TypeError(f"sample: arrays must be of a dtype that torch has, got {array.dtype}") from None
+        raise TypeError(f"sample: {name} must be of a dtype that torch has, got {array.dtype}") from None

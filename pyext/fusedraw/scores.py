@@ -19,6 +19,7 @@ from ._checks import (
     check_id_dtype,
     check_mask,
     check_rows,
+    check_tensor,
     dtype_name,
     should_raise,
 )
@@ -166,8 +167,7 @@ def importance_weight(logp_pi: Tensor, logp_mu: Tensor, *, mix_eps=None, check=N
     """
     op = "importance_weight"
     for name, value in (("logp_pi", logp_pi), ("logp_mu", logp_mu)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
+        check_tensor(op, name, value)
         if not value.is_floating_point():
             raise TypeError(f"{op}: {name} must be floating point, got {dtype_name(value.dtype)}")
     check_device(op, "logp_mu", logp_mu, logp_pi.device)
@@ -181,9 +181,22 @@ def importance_weight(logp_pi: Tensor, logp_mu: Tensor, *, mix_eps=None, check=N
     weight = log_weight.exp()
     if mix_eps is not None:
         mix_eps = check_value(op, "mix_eps", mix_eps)
+        _check_broadcast(op, mix_eps, weight)
         if should_raise(check, weight.device) and not torch.compiler.is_compiling():
             _check_bound(op, weight.detach(), logp_pi.detach(), logp_mu.detach(), mix_eps)
     return weight
+
+
+def _check_broadcast(op, mix_eps, weight) -> None:
+    if not isinstance(mix_eps, Tensor):
+        return
+    check_device(op, "mix_eps", mix_eps, weight.device)
+    try:
+        torch.broadcast_shapes(mix_eps.shape, weight.shape)
+    except RuntimeError:
+        raise ValueError(
+            f"{op}: mix_eps must broadcast with {list(weight.shape)}, got shape {list(mix_eps.shape)}"
+        ) from None
 
 
 def _check_bound(op, weight, logp_pi, logp_mu, mix_eps):
@@ -248,8 +261,7 @@ def _check_kept(kept, rows, device):
         raise TypeError(f"{_OP}: kept must be (ids, offsets), got {type(kept).__name__}")
     allowed = (("kept ids", kept[0], torch.int32), ("kept offsets", kept[1], torch.int64))
     for name, value, dtype in allowed:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{_OP}: {name} must be a torch.Tensor, got {type(value).__name__}")
+        check_tensor(_OP, name, value)
         if value.dtype != dtype:
             raise TypeError(f"{_OP}: {name} must be {dtype_name(dtype)}, got {dtype_name(value.dtype)}")
         if value.dim() != 1 or (dtype == torch.int64 and value.shape[0] != rows + 1):

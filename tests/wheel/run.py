@@ -30,6 +30,7 @@ NEED_SOURCES = (
     "test_gpu_suite.py",
     "test_layers.py",
     "test_mutants.py",
+    "test_native.py",
     "test_release.py",
     "test_sass.py",
     "test_simt_executor.py",

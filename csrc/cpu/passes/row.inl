@@ -165,13 +165,6 @@ void open_typed(Row& r, const T* data, Scratch& scratch, int place, int places) 
     bind<T, false>(r);
 }
 
-// Eight bools to eight bits (bytes are 0 or 1, as torch keeps them).
-uint32_t pack_bools(const uint8_t* p) {
-  uint64_t bytes;
-  memcpy(&bytes, p, 8);
-  return uint32_t(bytes * 0x0102040810204080ull >> 56);
-}
-
 const uint32_t* pack_mask(const MaskView& m, int64_t row, int64_t cols, Scratch& scratch) {
   if (m.kind == MaskView::Kind::kNone) return nullptr;
   const int64_t words = (cols + kBlock - 1) / kBlock * (kBlock / 32);
@@ -185,7 +178,7 @@ const uint32_t* pack_mask(const MaskView& m, int64_t row, int64_t cols, Scratch&
   }
   const uint8_t* from = static_cast<const uint8_t*>(m.data) + row * m.row_stride;
   int64_t i = 0;
-  for (; i + 8 <= cols; i += 8) out[i / 32] |= pack_bools(from + i) << (i % 32);
+  for (; i + 32 <= cols; i += 32) out[i / 32] = V::nonzero(from + i);
   for (; i < cols; ++i) out[i / 32] |= uint32_t(from[i] != 0) << (i % 32);
   return out;
 }
