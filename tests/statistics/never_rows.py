@@ -111,7 +111,9 @@ class Sizes(Check):
 
 
 class Survivor(Check):
-    """Row r of a batch has one token, number r; with a mask, all others hold more."""
+    """Row r of a batch has one token, number r mod V; with a mask, all others hold more."""
+
+    tokens = 1 << 22  # of a batch
 
     def __init__(self, size, by):
         name = f"one survivor at every place ({by}), V = {size:,}"
@@ -120,8 +122,9 @@ class Survivor(Check):
 
     def on(self, device):
         if device not in self.placed:
-            alone = torch.eye(self.size, dtype=torch.bool, device=device)
-            zeros = torch.zeros((self.size, self.size), device=device)
+            times = max(self.tokens // self.size**2, 1)
+            alone = torch.eye(self.size, dtype=torch.bool, device=device).repeat(times, 1)
+            zeros = torch.zeros(alone.shape, device=device)
             if self.by == "mask":
                 self.placed[device] = zeros.masked_fill(~alone, 50.0), alone
             else:
@@ -131,10 +134,10 @@ class Survivor(Check):
     def codes(self, indices, seed):
         x, mask = self.on(indices.device)
         keys, codes = self.keys(indices, seed), []
-        for part in keys.split(self.size):
+        for part in keys.split(len(x)):
             rows = x[: len(part)], make_params(), part, None if mask is None else mask[: len(part)]
             ids = op.sample(*rows, 0, 0, 0)[0]
-            codes.append(torch.where(ids == torch.arange(len(part), device=ids.device), 0, -1))
+            codes.append(torch.where(ids == torch.arange(len(part), device=ids.device) % self.size, 0, -1))
         return torch.cat(codes)
 
 

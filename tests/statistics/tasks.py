@@ -6,6 +6,7 @@ Draw i of a case is a function of the seed, the case's name and i, so pieces are
 Everything stays on the device until a piece's counts are made.
 """
 
+import math
 import time
 import zlib
 from functools import cached_property
@@ -166,7 +167,7 @@ class Check(Case):
         return {}
 
     def power(self, draws, tests, counts):
-        return f"share {4.9**2 / 2 / max(draws, 1):.1g}" if draws else "", 1.0
+        return f"share of {-math.log(1 - laws.POWER) / max(draws, 1):.1g}", 1.0
 
 
 def do(case, number, device, seed):
