@@ -65,7 +65,6 @@ class Plan:
         for piece in stored:
             if piece["case"] in self.done:
                 self.finish(piece)
-        self.running = {c.id: 0 for c in cases}
         self.given = {c.id: set() for c in cases}
         self.allowance = self.allowances(budget)
 
