@@ -70,6 +70,7 @@ def filtered():
     yield from (WithoutReplacement(size, n) for size, n in ((4, 2), (5, 3), (6, 4)))
     yield from (Verify(name, *of) for name, of in VERIFY.items())
     yield VerifyLong()
+    yield from (Members(how) for how in ("arithmetic", "geometric"))
 
 
 def filtered_case(name, x, options, cpu=2_000_000, probs=False):
@@ -154,6 +155,34 @@ VERIFY = {  # options of the target, of the draft
     "min_p": ({"min_p": 0.1}, {"min_p": 0.2}),
 }
 DRAFT = make_mode(domain=1)
+
+
+class Members(Case):
+    """One token from the mean of several models' laws, or of their logits."""
+
+    slow, weights = 8.0, (0.5, 0.2, 0.3)
+
+    def __init__(self, how, size=400):
+        super().__init__(
+            "C2", f"{how} mixture of {len(self.weights)} models, V = {size}", size, 2_000_000, 20_000_000
+        )
+        self.how = ("arithmetic", "geometric").index(how)
+        g = torch.Generator().manual_seed(size)
+        self.members = torch.randn(len(self.weights), size, generator=g) * 2
+
+    def law(self):
+        """Of the integer weights of each model; the mean of logits in float64, 10^-6 beside the law's."""
+        if self.how == 0:
+            parts = zip(self.weights, self.members, strict=True)
+            return sum(weight * laws.plain_law(x) for weight, x in parts)
+        weights = torch.tensor(self.weights, dtype=torch.float64)
+        return torch.softmax((weights[:, None] * self.members.double()).sum(0), -1)
+
+    def codes(self, indices, seed):
+        keys = self.keys(indices, seed)
+        members = [x.to(keys.device).expand(len(keys), -1) for x in self.members]
+        weights = torch.tensor([self.weights], dtype=torch.float64)
+        return op.mixture(members, weights, make_params(), keys, None, self.how, 0, 0)[0]
 
 
 class Verify(Case):
