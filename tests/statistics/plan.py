@@ -53,8 +53,8 @@ def all_cases(device):
 class Plan:
     """What is left to do of some cases.
 
-    device: "cpu" or "cuda"; budget: seconds of all workers together, those of `stored` pieces included;
-    scale: of the targets.
+    device: "cpu" or "cuda"; budget: seconds of all workers together, with those that the stored pieces of
+    these cases took; scale: of the targets.
     """
 
     def __init__(self, cases, device, budget, scale, stored):

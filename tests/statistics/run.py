@@ -120,7 +120,9 @@ def in_workers(plan, keep, over, device, seed, workers):
 def draw_all(options, device, cases, pieces, stop):
     """Draws until the time or the pieces end."""
     workers = options.workers if device.type == "cpu" else 1
-    budget = options.minutes * 60 * workers + sum(piece["seconds"] for piece in pieces.pieces)
+    names = {case.id for case in cases}
+    stored = sum(piece["seconds"] for piece in pieces.pieces if piece["case"] in names)
+    budget = options.minutes * 60 * workers + stored
     plan = Plan(cases, device.type, budget, options.scale, pieces.pieces)
     deadline, said = time.monotonic() + options.minutes * 60, [0.0]
 
