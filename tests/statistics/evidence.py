@@ -211,7 +211,7 @@ def part(found):
         cases = [case for case in found["cases"] if case["row"] == row]
         total = Counter()
         for case in cases:
-            total.update({k: case[k] for k in ("draws", "tests", "fails")})
+            total.update({k: int(case[k]) for k in ("draws", "tests", "fails")})
         u = found["uniform"].get(row)
         uniform = f"{u['ks_p']:.2g} of {u['p_values']}" if u else ""
         p = f"{min(c['p'] for c in cases):.2g}" if total["tests"] else ""
