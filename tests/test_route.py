@@ -12,6 +12,7 @@ from engines import BF16, F16, F32, INF, NAN, assert_same, forced, make_keys, on
 from fusedraw import Status
 from fusedraw import reference as r1
 from fusedraw._route_op import route as route_op
+from laws import ALPHA, g_test
 from route_cases import (
     GUMBEL,
     JITTER,
@@ -25,7 +26,6 @@ from route_cases import (
     route_r1,
 )
 from scipy import stats
-from test_statistics import ALPHA, g_test
 
 TOKENS = 60_000  # of a statistical test
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from engines import F32, INF
 from fusedraw import Status
+from laws import ALPHA, binnings, g_test, joint_law, law_of
 from scipy import stats
-from test_statistics import ALPHA, binnings, g_test, law_of
 
 ROWS = 60_000
 
@@ -101,15 +101,6 @@ PARAMS = {
 def laws(target, draft, params, of_draft):
     """p, q and p of the token after, float64."""
     return law_of(target[0], **params), law_of(draft, **of_draft), law_of(target[1], **params)
-
-
-def joint_law(p, q):
-    """P(draft, emitted), enumerated."""
-    both = torch.diag(torch.minimum(p, q))
-    left = (p - q).clamp(min=0)
-    if left.sum() > 1e-12:
-        both += torch.outer(q - torch.minimum(p, q), left / left.sum())
-    return both
 
 
 @pytest.mark.parametrize("setting", PARAMS)
