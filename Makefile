@@ -17,6 +17,8 @@ WHEEL_ARGS  ?=
 PERF_ARGS   ?=
 MUTANTS_ARGS ?=
 STATISTICS_ARGS ?=
+FUZZ_ARGS   ?=
+SOAK_ARGS   ?=
 # Without its dependencies, which bring triton. apache-tvm-ffi is what it cannot do without.
 XGRAMMAR := xgrammar==0.2.8 apache-tvm-ffi==0.1.15.post2
 # Other Pythons that the tests run on, and a newer torch beside the binary built for $(TORCH).
@@ -35,7 +37,7 @@ CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-pythons test-torch test-statistics mutants coverage bad-input bench bench-quick bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
+.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-pythons test-torch test-statistics fuzz fuzz-python soak mutants coverage bad-input bench bench-quick bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -80,6 +82,15 @@ bad-input: $(STAMPS)/test ## docs/bad-input.md, from the table in tests/bad_inpu
 
 test-statistics: $(STAMPS)/test ## laws, tails, independence, never events at full size: two hours, resumable
 	$(PY) tests/statistics/run.py $(STATISTICS_ARGS)
+
+fuzz: $(STAMPS)/test   ## ten minutes of libFuzzer (or, without clang, a plain driver): engines against R2
+	$(PY) tests/native/fuzz.py $(FUZZ_ARGS)
+
+fuzz-python: $(STAMPS)/test ## ten minutes of arbitrary arguments to the public functions
+	OMP_NUM_THREADS=1 $(PY) tests/facade_fuzz.py 600
+
+soak: $(STAMPS)/test   ## ten million calls: memory before and after, one in a thousand made again by R2
+	OMP_NUM_THREADS=1 $(PY) tests/soak.py $(SOAK_ARGS)
 
 mutants: $(STAMPS)/test ## forty mistakes, one at a time: each must be told by its test (half an hour; docs/mutants.md)
 	$(PY) tests/mutants/run.py $(MUTANTS_ARGS)

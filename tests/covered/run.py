@@ -204,9 +204,9 @@ def page(figures: dict) -> str:
         lines.append(f"| {name} | {total} | {total - missing} | {share(part):.2f} % |")
     lines += [
         "",
-        "`pyext/fusedraw/vllm/` is not part of pyext here: most of it runs beside vLLM alone, in the environment",
+        "`pyext/fusedraw/vllm/` is not part of pyext here: most of it runs beside vLLM alone,",
+        "in the environment of `make test-integrations`.",
     ]
-    lines += ["of `make test-integrations`."]
     lines += ["", f"Machine: {figures['machine']}.", "", "## Lines that did not run", ""]
     for name, part in parts(figures).items():
         lines += [f"### {name}", "", "| file | lines | did not run |", "|---|---|---|"]

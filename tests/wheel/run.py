@@ -31,6 +31,7 @@ NEED_SOURCES = (
     "test_layers.py",
     "test_mutants.py",
     "test_native.py",
+    "test_perf_check.py",
     "test_release.py",
     "test_sass.py",
     "test_simt_executor.py",
