@@ -215,3 +215,17 @@ def test_shapes_without_data():
         keys = torch.empty(2, 2, dtype=torch.int64)
         out = fusedraw.sample(torch.empty(2, 50), keys=keys, **arguments)
     assert out.ids.dtype is torch.int64 and out.logp.dtype is torch.float32 and out.ids.shape == (2,)
+
+
+def test_ids_outside_where_nobody_looks_make_the_row_nan():
+    """As on devices: no sync, and no neighbour of the row is touched."""
+    torch.compiler.reset()
+    compiled = torch.compile(fusedraw.edit_logits, backend="eager")
+    x, outside = torch.randn(3, 7), torch.tensor([[1, 2], [7, 1], [0, -1]])
+    as_csr = (torch.tensor([1, 2, 7, 1, 0]), torch.tensor([0, 2, 4, 5]))
+    for history in (outside, as_csr):
+        y = compiled(x, history=history, repetition_penalty=1.5)
+        assert y[1].isnan().all()
+        inside = outside.clamp(max=6)
+        expected = fusedraw.edit_logits(x, history=inside, repetition_penalty=1.5)
+        assert torch.equal(y[[0, 2]], expected[[0, 2]])

@@ -26,6 +26,8 @@ DOMAINS = {"target": 0, "draft": 1 << 4, "accept": 2 << 4, "recovery": 3 << 4}
 MODE_PROBS = 1 << 6
 MODE_RAISE = 1 << 7
 MODE_KEEP_ZERO_WEIGHT = 1 << 8
+# Each takes 12 bytes a row, so a number that was meant for something else would take all memory there is.
+MOST_TOP_N = 1 << 20
 
 # Outputs in the order of the op's bits; `kept` is two tensors.
 OUTPUTS = (
@@ -123,6 +125,8 @@ def pack_options(op, mix_support, filter_order, ties, domain, returns, top_n, ch
         raise TypeError(f"{op}: top_n must be an int, got {type(top_n).__name__}")
     if top_n < 0:
         raise ValueError(f"{op}: top_n must be >= 0, got {top_n}")
+    if top_n > MOST_TOP_N:
+        raise ValueError(f"{op}: top_n must be at most {MOST_TOP_N}, got {top_n}")
     outputs, names = output_fields(returns, OUTPUT_BITS)
     if top_n:
         names += ("top_ids", "top_logps")

@@ -27,7 +27,8 @@ def edit_logits(
     """The edited logits that `sample` with the same arguments draws from, for everything else that takes
     logits: `token_logprob`, `softmax`, a loss. In plain torch operations, differentiable in `logits`.
 
-    Args: as in `sample`. On the CPU an id outside [0, V) raises; `sample` gives such a row BAD_PARAM.
+    Args: as in `sample`. An id of V and more raises on the CPU; on other devices and in compiled code, which
+        do not look, its row becomes NaN. (`sample` gives such a row BAD_PARAM.)
 
     Returns: float32 of the shape of `logits`; -inf where a token is removed or not allowed.
 
@@ -46,6 +47,15 @@ def edit_logits(
     check_mask(op, mask, rows, vocab, x.device)
     allowed = fold_masks(op, mask, deny_mask, rows, vocab, x.device)
     lists = pack_lists(op, x, one_row, history, prompt, suppress, logit_bias)
+    named = {
+        "history": (lists.history, lists.history_offsets),
+        "prompt": (lists.prompt, lists.prompt_offsets),
+        "suppress": (lists.suppress, lists.suppress_offsets),
+        "logit_bias": (lists.bias, lists.bias_offsets),
+    }
+    looks = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    if looks:
+        _check_ids(op, named, vocab)
     repetition, frequency, presence = (_column(x, value) for value in rules[-3:])
 
     y = x.to(torch.float32)
@@ -60,7 +70,18 @@ def edit_logits(
     y = y.masked_fill(_count(x, lists.suppress, lists.suppress_offsets) > 0, -torch.inf)
     if allowed is not None:
         y = y.masked_fill(~_as_bool(allowed, vocab), -torch.inf)
+    if not looks:
+        for ids, offsets in named.values():
+            if ids is not None:
+                outside = _spread(x, ids, offsets, (ids >= vocab).float(), y.new_zeros(y.shape))
+                y = y.masked_fill((outside > 0).any(1, keepdim=True), torch.nan)
     return y[0] if one_row else y
+
+
+def _check_ids(op, named, vocab):
+    for name, (ids, _) in named.items():
+        if ids is not None and ids.numel() > 0 and (most := int(ids.max())) >= vocab:
+            raise ValueError(f"{op}: {name} must hold ids in [0, {vocab}), got {most}")
 
 
 def _column(x, value):
@@ -85,14 +106,15 @@ def _spread(x, ids, offsets, values, to):
     if offsets is None:
         where = ids.expand(rows, -1)
         keep = where >= 0
-        return to.scatter_add_(1, where.clamp(min=0).long(), values.expand(rows, -1) * keep)
+        return to.scatter_add_(1, where.clamp(0, x.shape[1] - 1).long(), values.expand(rows, -1) * keep)
     if offsets.shape[0] == 2 and rows != 1:  # one list for all rows
         return _spread(x[:1], ids, offsets, values, to[:1])
     row = torch.repeat_interleave(
         torch.arange(rows, device=x.device), offsets.diff(), output_size=ids.shape[0]
     )
     keep = ids >= 0
-    return to.index_put_((row, ids.clamp(min=0).long()), values.where(keep, values.new_zeros(())), True)
+    place = (row, ids.clamp(0, x.shape[1] - 1).long())
+    return to.index_put_(place, values.where(keep, values.new_zeros(())), True)
 
 
 def _as_bool(mask, vocab):

@@ -77,7 +77,7 @@ def sample(
         domain: "target", "draft", "accept" or "recovery": disjoint noise, for speculative decoding.
         returns: names out of status, logp, logp_full, logp_raw, entropy, varentropy, margin, n_kept,
             kept_mass, rank, explored, kept.
-        top_n: also give the first n tokens of the order and their log-probabilities.
+        top_n: also give the first n tokens of the order and their log-probabilities; at most 2^20.
         check: "raise" (default on the CPU): a bad row raises ValueError; "status" (default elsewhere, no
             sync): it gets id -1 and a status. In a compiled graph "raise" raises the op's RuntimeError.
         repetition_penalty: > 0: a logit above 0 is divided by it, another multiplied, once for each token of

@@ -107,6 +107,8 @@ EDITS += [
     of(ValueError, "presence_penalty must be finite", presence_penalty=math.inf, history=HISTORY),
     of(ValueError, "logit_bias must hold ids", logit_bias={-1: 1.0}),
     of(ValueError, "suppress must hold ids", suppress=[EDIT_V]),
+    of(ValueError, f"history must hold ids in .* got {EDIT_V}", history=HISTORY.clamp(min=EDIT_V)),
+    of(ValueError, f"prompt must hold ids in .* got {EDIT_V}", prompt=HISTORY.clamp(min=EDIT_V)),
     of(ValueError, "mask must be", mask=short_mask),
     of(TypeError, "typical_p", typical_p=0.5),
 ]

@@ -92,6 +92,7 @@ NAMES = [
     of(TypeError, "returns must be a tuple", returns=3),
     of(TypeError, "returns must hold names", returns=(3,)),
     of(ValueError, "top_n must be >= 0", top_n=-1),
+    of(ValueError, "top_n must be at most 1048576", top_n=2**31 - 1),
     of(TypeError, "top_n must be an int", top_n=1.0),
     of(TypeError, "top_n must be an int", top_n=True),
 ]
