@@ -14,10 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "../../csrc/core/engine.h"
-#include "../../csrc/cpu/engines.h"
 #include "../../csrc/cpu/fp_env.h"
-#include "../../csrc/reference/reference.h"
+#include "../native/engine_list.h"
 
 // For benchmarks/perf_check.py: a dump of counts for each call, under valgrind; elsewhere nothing.
 #if __has_include(<valgrind/callgrind.h>)
@@ -31,20 +29,8 @@ using namespace fusedraw;
 
 namespace {
 
-std::vector<const Engine*> engines() {
-  std::vector<const Engine*> all = {&reference_engine(), &scalar_engine()};
-#if defined(__x86_64__)
-  all.insert(all.end(), {&avx2_engine(), &avx512_engine()});
-#elif defined(__aarch64__)
-  all.push_back(&neon_engine());
-#endif
-  all.erase(std::remove_if(all.begin(), all.end(), [](const Engine* e) { return !e->available(); }),
-            all.end());
-  return all;
-}
-
 const Engine& engine_named(const std::string& name) {
-  for (const Engine* e : engines())
+  for (const Engine* e : available_engines())
     if (name == e->name) return *e;
   throw std::runtime_error("no engine " + name);
 }
@@ -479,7 +465,7 @@ void hash_weights(const Engine& engine) {
 
 int main(int n, char** argument) try {
   if (n == 2 && std::strcmp(argument[1], "engines") == 0) {
-    for (const Engine* e : engines()) std::printf("%s\n", e->name);
+    for (const Engine* e : available_engines()) std::printf("%s\n", e->name);
     return 0;
   }
   if (n == 3 && std::strcmp(argument[2], "weights") == 0) {

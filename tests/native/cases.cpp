@@ -6,9 +6,7 @@
 #include <functional>
 #include <thread>
 
-#include "../../csrc/cpu/engines.h"
 #include "../../csrc/cpu/fp_env.h"
-#include "../../csrc/reference/reference.h"
 #include "operations.h"
 
 namespace native {
@@ -57,18 +55,6 @@ std::string difference(const Results& got, const Results& expected) {
       return std::string(got[i].name) + ": got " + in_hex(got[i]) + ", expected " +
              in_hex(expected[i]);
   return "";
-}
-
-std::vector<const Engine*> engines() {
-  std::vector<const Engine*> all = {&reference_engine(), &scalar_engine()};
-#if defined(__x86_64__)
-  all.insert(all.end(), {&avx2_engine(), &avx512_engine()});
-#elif defined(__aarch64__)
-  all.push_back(&neon_engine());
-#endif
-  all.erase(std::remove_if(all.begin(), all.end(), [](const Engine* e) { return !e->available(); }),
-            all.end());
-  return all;
 }
 
 Pool pretended_pool(int threads) {

@@ -43,9 +43,6 @@ constexpr int kOperations = 9;
 const char* operation_name(int operation);
 std::unique_ptr<Case> make_case(Source& source, Memory& inputs, const Fixed& fixed = {});
 
-// The engines that run here, R2 first.
-std::vector<const Engine*> engines();
-
 // A pool without threads: parts one after the other, the last first, so that nothing may hang on
 // their order.
 Pool pretended_pool(int threads);

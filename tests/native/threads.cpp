@@ -53,10 +53,10 @@ int run_all(int threads, int rounds) {
           std::fprintf(stderr, "MISMATCH %s\n", shared.wrong.c_str());
           return 1;
         }
-        calls += threads * (long long)(engines().size());
+        calls += threads * (long long)(available_engines().size());
       }
   std::printf("{\"calls\": %lld, \"threads\": %d, \"engines\": %zu}\n", calls, threads,
-              engines().size());
+              available_engines().size());
   return 0;
 }
 
@@ -71,8 +71,8 @@ int planted() {
     void* place(size_t, size_t, size_t) override { return p; }
     void release() override {}
   } same;
-  std::thread one([&] { made->run({*engines()[1], Pool{}}, same); });
-  std::thread two([&] { made->run({*engines()[1], Pool{}}, same); });
+  std::thread one([&] { made->run({*available_engines()[1], Pool{}}, same); });
+  std::thread two([&] { made->run({*available_engines()[1], Pool{}}, same); });
   one.join();
   two.join();
   return 0;
