@@ -187,7 +187,10 @@ def test_files_left_out_of_the_wheels_tests():
     executes_kernels = {
         name for name, text in texts.items() if re.search(r"^(import|from) simt", text, flags=re.M)
     }
-    assert left_out == reads_sources | executes_kernels
+    compares_pages = {
+        name for name, text in texts.items() if re.search(r"^import \w+_page$", text, flags=re.M)
+    }
+    assert left_out == reads_sources | executes_kernels | compares_pages
     assert set(run.PART) <= set(texts) - left_out
     for words in run.NEED_COMPILER:
         for word in re.findall(r"test_\w+", words):
