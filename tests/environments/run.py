@@ -31,7 +31,10 @@ TESTS = ROOT / "tests"
 BUILD = ROOT / "build" / "environments"
 TORCH = "2.13.0"  # of the Makefile
 PYTHONS = ("python3.10", "python3.11", "python3.12", "python3.13")
-CONTRACT = ("test_import.py", "test_golden.py", "test_torch_*.py", "test_bad_input_*.py")
+CONTRACT = (
+    *("test_import.py", "test_golden.py", "test_torch_*.py"),
+    *("test_bad_input_refused.py", "test_bad_input_rows.py", "test_bad_input_table.py"),
+)
 NEWER = ("test_import.py", "test_golden.py", "test_torch_*.py", "test_matrix.py", "test_facade_*.py")
 PROBE = """
 import json, sys, importlib.metadata as m
