@@ -337,18 +337,20 @@ FD_DEVICE Prefix prefix_by_bins() {
       0, 255, [](u128 total) { return ceil_mul(top_p_of(), total); },
       [&](const BinAdder& add) {
         // Most tokens lie in the last bin, and would wait there for one another: by warps.
-        for_kept_blocks(
-            w, cut, uint64_t{0},
-            [&](uint64_t& rest, float x) {
+        uint64_t rest = 0;
+        for_kept(
+            w, cut,
+            [&](float x, int, int) {
               const uint64_t weight = weight_at(w.rule, x);
               if (const int bin = bin_of(x); bin > 0)
                 add(uint64_t(bin), weight);
               else
                 rest += weight;
             },
-            [&](uint64_t rest) {
+            [&] {
               rest = warp_sum(rest);
               if (lane_id() == 0) add(0, rest);
+              rest = 0;
             });
       });
   if (!found.reached) return {{0.0f, 0}, false};

@@ -27,9 +27,7 @@ struct BinAdder {
   int shift;
   __device__ void operator()(uint64_t key, uint64_t amount) const {
     if (key < first || key > last) return;
-    add_to_bin(int((key - first) >> shift), amount);
-  }
-  static __device__ void add_to_bin(int bin, uint64_t amount) {
+    const int bin = int((key - first) >> shift);
     const Shared<uint32_t> words = bins().low.words();
     const uint32_t low = uint32_t(amount);
     const uint64_t carried = (amount >> 32) + (words.add(2 * bin, low) + low < low ? 1 : 0);

@@ -88,9 +88,10 @@ FD_DEVICE void for_blocks(const Work<T>& w, Wanted wanted, Fn fn) {
     if (wanted(b)) fn(fetch_values(w.row, b, lane_id()), b);
 }
 
-// The same, token by token, for what a cut keeps: fn(x, place, b).
-template <typename T, typename AnyCut, typename Fn>
-FD_DEVICE void for_kept(const Work<T>& w, const AnyCut& cut, Fn fn) {
+// The same, token by token, for what a cut keeps: fn(x, place, b); end(), by the whole warp, behind
+// each block.
+template <typename T, typename AnyCut, typename Fn, typename End>
+FD_DEVICE void for_kept(const Work<T>& w, const AnyCut& cut, Fn fn, End end) {
   for_blocks(
       w, [&](int b) { return block_alive(w, cut, b); },
       [&](const Values& v, int b) {
@@ -100,23 +101,12 @@ FD_DEVICE void for_kept(const Work<T>& w, const AnyCut& cut, Fn fn) {
           const int place = place_of<T>(runs, lane_id(), j);
           if (block.keeps(x, place)) fn(x, place, b);
         });
+        end();
       });
 }
-
-// The same with a lane's own sum over each block: fn(sum, x), then, by the whole warp, end(sum).
-template <typename T, typename AnyCut, typename Sum, typename Fn, typename End>
-FD_DEVICE void for_kept_blocks(const Work<T>& w, const AnyCut& cut, Sum zero, Fn fn, End end) {
-  for_blocks(
-      w, [&](int b) { return block_alive(w, cut, b); },
-      [&](const Values& v, int b) {
-        const BlockCut block = cut_of_block(cut, b);
-        const bool runs = in_runs(w.row, b);
-        Sum sum = zero;
-        each_in_turn(v, [&](float x, int j) {
-          if (block.keeps(x, place_of<T>(runs, lane_id(), j))) fn(sum, x);
-        });
-        end(sum);
-      });
+template <typename T, typename AnyCut, typename Fn>
+FD_DEVICE void for_kept(const Work<T>& w, const AnyCut& cut, Fn fn) {
+  for_kept(w, cut, fn, [] {});
 }
 
 // The lowest id with x = m. Every thread gets it.

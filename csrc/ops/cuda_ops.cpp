@@ -21,11 +21,7 @@
 #include "schema.h"
 #else
 #include <torch/csrc/stable/accelerator.h>
-// torch 2.13 gives a stream's handle; the older ones of which setup.py speaks have a function for
-// it.
-#if TORCH_FEATURE_VERSION >= (2ULL << 56 | 13ULL << 48)
-#define FUSEDRAW_STREAM_HANDLES
-#else
+#if TORCH_FEATURE_VERSION < (2ULL << 56 | 13ULL << 48)
 extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 #endif
 #endif
@@ -52,35 +48,28 @@ void by_value(SoftmaxCall& call) {
   if (call.temperature_stride == 0) call.temperature = nullptr;
 }
 #else
+// The handle of the stream that torch uses on a device. Older ones of the versions that setup.py
+// speaks of have another function for it.
+void* current_stream(int32_t device) {
+#if TORCH_FEATURE_VERSION < (2ULL << 56 | 13ULL << 48)
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return stream;
+#else
+  return torch::stable::accelerator::getCurrentStream(device).nativeHandle();
+#endif
+}
+
 // Makes a device the current one for its lifetime; the stream is the one that torch uses there.
 class CurrentStream {
  public:
   explicit CurrentStream(const Device& device)
-      : guard_(device.index()),
-#ifdef FUSEDRAW_STREAM_HANDLES
-        stream_(torch::stable::accelerator::getCurrentStream(device.index())) {
-  }
-#else
-        index_(device.index()) {
-  }
-#endif
-#ifdef FUSEDRAW_STREAM_HANDLES
-  void* handle() const { return stream_.nativeHandle(); }
-#else
-  void* handle() const {
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
-    return stream;
-  }
-#endif
+      : guard_(device.index()), handle_(current_stream(device.index())) {}
+  void* handle() const { return handle_; }
 
  private:
   torch::stable::accelerator::DeviceGuard guard_;
-#ifdef FUSEDRAW_STREAM_HANDLES
-  torch::stable::accelerator::Stream stream_;
-#else
-  int32_t index_;
-#endif
+  void* handle_;
 };
 constexpr DeviceType kDeviceType = DeviceType::CUDA;
 constexpr const char *kDeviceName = "cuda", *kArchs = FUSEDRAW_CUDA_ARCHS;

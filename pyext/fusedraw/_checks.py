@@ -6,6 +6,8 @@ paths run the op first and come here only when it refuses: the ops make the same
 RuntimeError.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,14 @@ def check_dense(op: str, name: str, x, dtypes) -> None:
     if x.dtype not in dtypes:
         allowed = listing(dtype_name(dtype) for dtype in dtypes)
         raise TypeError(f"{op}: {name} must be {allowed}, got {dtype_name(x.dtype)}")
+
+
+def as_float(number) -> float:
+    """The float64 of a number; infinite where an int or a fraction lies beyond."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(math.inf, number > 0 or -1)
 
 
 def check_rows(op: str, name: str, x, dtypes=LOGIT_DTYPES) -> None:
@@ -132,6 +142,16 @@ def refusal(op: str, error: RuntimeError):
     """The error to raise when a kernel refuses what the checks above let pass."""
     text = str(error)
     return bad_row(op, error) or (ValueError(text) if text.startswith(op + ": ") else error)
+
+
+def explain(op: str, error: RuntimeError, check, *arguments):
+    """What a fast path raises when its kernel refused; check(*arguments) are the full checks, which may know
+    better. (Not a closure: that would slow the path that needs none.)"""
+    failure = bad_row(op, error)
+    if failure is None:
+        check(*arguments)
+        failure = refusal(op, error)
+    return failure
 
 
 def call(op: str, kernel, *arguments):

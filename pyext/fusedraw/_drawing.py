@@ -10,12 +10,10 @@ from torch import Tensor
 from ._checks import (
     LOGIT_DTYPES,
     PROB_DTYPES,
-    bad_row,
     call,
     check_keys,
     check_mask,
     check_rows,
-    refusal,
     should_raise,
 )
 from ._device import is_plain, kernel_device, move
@@ -147,15 +145,6 @@ def check_extras(op, extras) -> None:
                 raise ValueError(f"{op}: {name} needs history, the ids drawn so far")
         if extras.prompt is None and not is_neutral("repetition_penalty", penalties["repetition_penalty"]):
             raise ValueError(f"{op}: repetition_penalty needs history or prompt")
-
-
-def explain(op, error, x, values, mask, keys):
-    """What a fast path raises when the op refused: the typed error of the full checks."""
-    failure = bad_row(op, error)
-    if failure is None:
-        check_call(op, x, values, mask, keys)
-        failure = refusal(op, error)
-    return failure
 
 
 def check_call(op, x, values, mask, keys) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import ID_DTYPES, check_device, check_mask, check_tensor, dtype_name
+from ._checks import as_float, check_device, check_id_dtype, check_mask, check_tensor, dtype_name
 
 
 class Lists(NamedTuple):
@@ -58,9 +58,7 @@ def _ids(op, name, ids, x, one_row):
 
 
 def _check_ids(op, name, ids, x):
-    check_tensor(op, name, ids)
-    if ids.dtype not in ID_DTYPES:
-        raise TypeError(f"{op}: {name} must be int32 or int64, got {dtype_name(ids.dtype)}")
+    check_id_dtype(op, name, ids)
     check_device(op, name, ids, x.device)
 
 
@@ -137,7 +135,7 @@ def _bias(op, bias, x):
             _check_id(op, "logit_bias", i, x)
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{op}: logit_bias must map ids to numbers, got {type(value).__name__}")
-            number = _rounded(value)
+            number = as_float(value)
             if not number < math.inf:
                 raise ValueError(f"{op}: logit_bias must be a number or -inf, got {value} for id {i}")
             ids.append(i)
@@ -149,13 +147,6 @@ def _bias(op, bias, x):
         torch.tensor(values, dtype=torch.float32),
     )
     return tuple(part.to(x.device) for part in made)
-
-
-def _rounded(value) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # an int or a fraction beyond float64
-        return math.copysign(math.inf, value > 0 or -1)
 
 
 def fold_masks(op: str, mask, deny, rows: int, vocab: int, device: torch.device):

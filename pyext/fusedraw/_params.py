@@ -13,7 +13,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from ._checks import check_check, check_choice, check_device, check_tensor, dtype_name, listing
+from ._checks import as_float, check_check, check_choice, check_device, check_tensor, dtype_name, listing
 from ._device import is_plain
 
 COLUMNS = ("temperature", "top_p", "min_p", "mix_eps", "top_k")
@@ -188,10 +188,7 @@ def check_value(op: str, name: str, value):
         return min(int(value), _MANY_TOKENS)
     if isinstance(value, bool) or not isinstance(value, (int, float, numbers.Real)):
         raise TypeError(f"{op}: {name} must be a number or a tensor, got {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:  # an int or a fraction beyond float64
-        number = float("inf") if value > 0 else float("-inf")  # type: ignore[operator]
+    number = as_float(value)
     # Written so that NaN fails.
     if name == "temperature":
         if not number >= -ROUNDS_TO_ZERO:

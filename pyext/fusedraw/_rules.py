@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_tensor, dtype_name, listing
+from ._checks import as_float, check_tensor, dtype_name, listing
 from ._params import NUMBER_DTYPES, ROUNDS_TO_ONE, ROUNDS_TO_ZERO, HasTensor
 
 MODE_TEMPERATURE_LAST = 1 << 9
@@ -66,10 +66,7 @@ def _check_rule(op, name, value):
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{op}: {name} must be a number or a tensor, got {type(value).__name__}")
-    try:
-        number = float(value)
-    except OverflowError:  # an int or a fraction beyond float64
-        number = math.copysign(math.inf, value > 0 or -1)
+    number = as_float(value)
     if not limits.low <= number <= limits.high:  # NaN fails too
         raise ValueError(f"{op}: {name} must be {limits.text}, got {value}")
     return number

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ._checks import (
     LOGIT_DTYPES,
-    bad_row,
     call,
     check_choice,
     check_device,
@@ -19,8 +18,8 @@ from ._checks import (
     check_mask,
     check_rows,
     dtype_name,
+    explain,
     listing,
-    refusal,
     should_raise,
 )
 from ._device import is_plain, kernel_device, move
@@ -233,11 +232,7 @@ def _draw_planned(plan: _Plan, members, mask, keys, noise, law, values):
         failure = error
     else:
         return out[0] if len(out) == 1 else MixtureOutput(**dict(zip(plan.fields, out, strict=True)))
-    typed = bad_row(_OP, failure)
-    if typed is None:
-        _check_call(members, law, values, mask, keys)
-        typed = refusal(_OP, failure)
-    raise typed
+    raise explain(_OP, failure, _check_call, members, law, values, mask, keys)
 
 
 def _check_call(members, law, values, mask, keys) -> None:

@@ -2,199 +2,63 @@
 """R1: the law of stream version 1 (docs/law.md) in Python integers and floats, one short function per rule.
 
 The definition that every kernel is compared with, by equality. One row at a time, standard library only.
-A Python float is an IEEE binary64 rounded to nearest even, `float(n)` of an integer is D(n), `n / d` of two
-integers is correctly rounded: these facts, `fl32` and the two FMAs below are all the arithmetic used.
+Its arithmetic is in reference_arithmetic, its noise in reference_noise; their names are also those of this
+module.
 """
 
 import math
-import struct
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import accumulate
 
+from .reference_arithmetic import (  # noqa: F401
+    ATANH_POLY,
+    EXP2_POLY,
+    FLT_MAX,
+    INF,
+    LN2,
+    LOG2E,
+    NOT_A_NUMBER,
+    ONE,
+    ceil_mul,
+    exp2p,
+    exponential,
+    fixed,
+    fl32,
+    fma32,
+    fma64,
+    log_sum,
+    neg_log,
+    out32,
+    significand,
+    split_log,
+    weight,
+)
+from .reference_noise import (  # noqa: F401
+    ACCEPT,
+    BLOCK,
+    COIN,
+    CONTROL,
+    DRAFT,
+    MANY,
+    ORDER,
+    RECOVERY,
+    ROUTE,
+    TARGET,
+    TOKEN,
+    XTC,
+    Noise,
+    derive_key,
+    philox4x32_10,
+)
+
 OK, BAD_PARAM, NAN, POS_INF, EMPTY = range(5)  # status of a row
-BLOCK, TOKEN, COIN, MANY, ORDER, XTC, ROUTE, CONTROL = range(1, 9)  # purpose of a noise value
-TARGET, DRAFT, ACCEPT, RECOVERY = range(4)  # domain of a noise value
 BLOCK_SIZE = 256  # token ids per block of the race
-ONE = 1 << 43  # weight of the best token
-LOG2E = float.fromhex("0x1.71547652b82fep+0")
-LN2 = float.fromhex("0x1.62e42fefa39efp-1")
-FLT_MAX = float.fromhex("0x1.fffffep+127")
-EXP2_POLY = [
-    float.fromhex(h)
-    for h in (
-        "0x1.c5417ap-13",
-        "0x1.46d64ap-10",
-        "0x1.3d0b92p-7",
-        "0x1.c68912p-5",
-        "0x1.ebfd58p-3",
-        "0x1.62e42cp-1",
-        "0x1p+0",
-    )
-]
-ATANH_POLY = [1 / n for n in range(23, 1, -2)]  # 1/23, 1/21, ..., 1/3
 FILTER_ORDERS = ("sequential", "joint", "min_p_first")
 TIES, MIX_SUPPORTS = ("index", "all"), ("kept", "valid")
-INF, NOT_A_NUMBER = math.inf, math.nan
-_FLOAT32 = struct.Struct("<f")
-
-
-# Arithmetic. A sum, difference, product or quotient of two float32 may be computed in float64 and then
-# rounded: 53 >= 2 * 24 + 2 bits, so the first rounding is innocuous. An FMA may not, hence `fma32`.
-
-
-def fl32(v):
-    """The float32 nearest to v, ties to even, subnormals kept, overflow to infinity."""
-    try:
-        return _FLOAT32.unpack(_FLOAT32.pack(v))[0]
-    except OverflowError:
-        return math.copysign(INF, v)
-
-
-def out32(v):
-    """A float result: one rounding to float32, and zero is +0."""
-    return fl32(v) + 0.0
-
-
-def _exact_fma(a, b, c):
-    """a * b + c for finite a, b, c, as an integer over a power of two."""
-    (an, ad), (bn, bd), (cn, cd) = a.as_integer_ratio(), b.as_integer_ratio(), c.as_integer_ratio()
-    return an * bn * cd + cn * ad * bd, ad * bd * cd
-
-
-def fma32(a, b, c):
-    """float32 FMA of finite float32 values, rounded once."""
-    n, d = _exact_fma(a, b, c)
-    if n == 0:
-        return a * b + c  # only the sign of zero is left to decide, and the product is exact
-    drop = max(n.bit_length() - 50, 0)
-    n = n >> drop | (n & (1 << drop) - 1 != 0)  # a sticky last bit: 50 bits decide any rounding to 24
-    return fl32(math.ldexp(n, drop - d.bit_length() + 1))
-
-
-def fma64(a, b, c):
-    """float64 FMA of finite values without overflow, rounded once."""
-    n, d = _exact_fma(a, b, c)
-    return n / d if n else a * b + c
-
-
-def ceil_mul(p, n):
-    """ceil(p * n) for a float p >= 0 and an integer n, exactly."""
-    num, den = p.as_integer_ratio()
-    return -(-num * n // den)
-
-
-# Noise
-
-
-def philox4x32_10(key, counter):
-    """Ten rounds of Philox 4x32 (Salmon et al., SC'11): (k0, k1), (c0, c1, c2, c3) -> four 32-bit words."""
-    (k0, k1), (c0, c1, c2, c3), low = key, counter, 0xFFFFFFFF
-    for _ in range(10):
-        p, q = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (q >> 32) ^ c1 ^ k0, q & low, (p >> 32) ^ c3 ^ k1, p & low
-        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
-    return c0, c1, c2, c3
-
-
-def split64(n):
-    """(low word, high word) of n modulo 2^64."""
-    return n & 0xFFFFFFFF, n >> 32 & 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The noise of a row. `forced` {(purpose, id): r64} replaces single values, to test the end points."""
-
-    key: tuple = (0, 0)  # (seed, offset), taken modulo 2^64
-    domain: int = TARGET
-    forced: dict = field(default_factory=dict)
-
-    def r64(self, purpose, token):
-        """64 bits for (purpose, id): the low or the high half of one Philox block for even and odd ids."""
-        if (purpose, token) in self.forced:
-            return self.forced[purpose, token]
-        seed, offset = self.key
-        o = philox4x32_10(split64(seed), (token // 2, purpose | self.domain << 8, *split64(offset)))
-        return o[3] << 32 | o[2] if token % 2 else o[1] << 32 | o[0]
-
-    def r128(self, j):
-        """128 bits for draw j of many: both halves of the block, ids 2j (low) and 2j + 1 (high) of MANY."""
-        return self.r64(MANY, 2 * j + 1) << 64 | self.r64(MANY, 2 * j)
-
-    def exponential(self, purpose, token):
-        return exponential(self.r64(purpose, token))
-
-
-def derive_key(seed, request_id, sample_id=0, step=0):
-    """The key (seed, offset) of a request; sample_id is one 32-bit word, the others count modulo 2^64."""
-    if not 0 <= sample_id < 1 << 32:
-        raise ValueError(f"reference: sample_id must lie in [0, 2^32), got {sample_id}")
-    h0, h1, _, _ = philox4x32_10(split64(seed), (*split64(request_id), sample_id, 0x4B455953))
-    return h1 << 32 | h0, step & 0xFFFFFFFFFFFFFFFF
-
-
-# Logarithms and the exponential variate, float64
-
-
-def atanh2(s):
-    """A(s) = 2 * atanh(s) = ln((1 + s) / (1 - s)), |s| <= 1/5."""
-    q, poly = s * s, ATANH_POLY[0]
-    for coefficient in ATANH_POLY[1:]:
-        poly = fma64(poly, q, coefficient)
-    return fma64(2 * s * q, poly, 2 * s)
-
-
-def split_log(y):
-    """(z, k) with y = z * 2^k and z in [3/4, 3/2), y > 0."""
-    z, k = math.frexp(y)
-    return (z, k) if z >= 0.75 else (2 * z, k - 1)
-
-
-def neg_log(y):
-    """NL(y) = -ln y, y in (0, 1]."""
-    z, k = split_log(y)
-    return fma64(float(-k), LN2, -atanh2((z - 1) / (z + 1)))
-
-
-def log_sum(total):
-    """LS(S) = ln(S / 2^43): the log normaliser relative to the best token. Product and sum rounded apart."""
-    z, k = split_log(float(total) / ONE)
-    return k * LN2 + atanh2((z - 1) / (z + 1))
-
-
-def exponential(r64):
-    """E = -log1p(-v), v the uniform in [2^-65, 1 - 2^-53] that r64 stands for."""
-    v = min((float(r64) + 0.5) * 2.0**-64, 1 - 2.0**-53)
-    return atanh2(v / (2 - v)) if v < 0.25 else neg_log(1 - v)
 
 
 # Weights
-
-
-def significand(t):
-    """2^(t - floor(t)) in float32 for t <= 0 by six FMAs, in [1, 2]."""
-    f = fl32(t - math.floor(t))
-    poly = EXP2_POLY[0]
-    for coefficient in EXP2_POLY[1:]:
-        poly = fma32(poly, f, coefficient)
-    return poly
-
-
-@lru_cache(maxsize=1 << 16)
-def exp2p(t):
-    """2^t in float32 for -126 <= t <= 0; 0 below (where only a softmax looks)."""
-    return math.ldexp(significand(t), math.floor(t)) if t >= -126 else 0.0
-
-
-def fixed(e):
-    """RNE(2^43 * e) of a float32 e: exact product, and Python's `round` is to nearest even."""
-    return round(e * ONE)
-
-
-def weight(t):
-    return fixed(exp2p(t)) if t > -44 else 0
 
 
 def tempered(x, order, temperature):

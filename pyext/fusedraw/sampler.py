@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
+from ._checks import explain
 from ._device import HAS_CUDA, is_plain, move
-from ._drawing import Extras, SampleOutput, check_call, draw_any, explain
+from ._drawing import Extras, SampleOutput, check_call, draw_any
 from ._ops import sample as sample_op
 from ._params import (
     COLUMNS,
@@ -153,7 +154,7 @@ class Sampler(torch.nn.Module):
                 failure = error
             else:
                 return out[0] if self._bare else SampleOutput(**dict(zip(self._names, out, strict=True)))
-            raise explain("sample", failure, logits, self._values, mask, keys)
+            raise explain("sample", failure, check_call, "sample", logits, self._values, mask, keys)
         return draw_any("sample", logits, self._values, self._options, mask, keys, seed, step, generator)
 
     def forward(

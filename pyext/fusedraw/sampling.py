@@ -4,8 +4,9 @@
 import torch
 from torch import Tensor
 
+from ._checks import explain
 from ._device import HAS_CUDA
-from ._drawing import Extras, SampleOutput, check_call, draw_any, explain
+from ._drawing import Extras, SampleOutput, check_call, draw_any
 from ._ops import sample as sample_op
 from ._params import HasTensor, cached_plan, mix_eps_of
 from .keys import make_keys, reject_beside_keys
@@ -217,4 +218,4 @@ def _draw(op, x, values, options, mask, keys, seed, step, generator):
         failure = error
     else:
         return out[0] if plan.bare else SampleOutput(**dict(zip(plan.names, out, strict=True)))
-    raise explain(op, failure, x, values, mask, keys)
+    raise explain(op, failure, check_call, op, x, values, mask, keys)

@@ -73,7 +73,7 @@ EDITS = [
     of(ValueError, "typical_p must have length 1 or 4", typical_p=torch.ones(3)),
     of(TypeError, "typical_p tensor must be", typical_p=torch.ones(4, dtype=torch.bool)),
     of(TypeError, r"history must be a tensor \[B, L\] or a pair", history=[1, 2, 3]),
-    of(TypeError, "history must be int32 or int64, got float32", history=HISTORY.float()),
+    of(TypeError, "history must be int64 or int32, got float32", history=HISTORY.float()),
     of(ValueError, r"history must be \[4, L\], got shape \[3, 300\]", history=HISTORY[:3]),
     of(ValueError, r"history must be \[4, L\], got shape \[300\]", history=HISTORY[0]),
     of(ValueError, r"offsets \[5\]", prompt=(PROMPT[0], torch.tensor([0, 50, 50]))),
