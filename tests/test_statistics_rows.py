@@ -16,6 +16,7 @@ from fusedraw import reference as r1
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "statistics"))
+import agree_rows  # noqa: E402
 import dieharder  # noqa: E402
 import evidence  # noqa: E402
 import law_rows  # noqa: E402
@@ -171,6 +172,29 @@ def test_a_wrong_lane_is_refused():
 
     case.draw = wrong
     assert found(case, 1 << 10)["forbidden"] > 10
+
+
+@pytest.mark.parametrize("kind", ["Engines", "PlainPython", "Sums"])
+def test_one_bit_in_one_row_is_refused(kind, monkeypatch):
+    """In what is not the expectation: another engine, the reference beside R1, another order of tokens."""
+    case = getattr(agree_rows, kind)()
+    monkeypatch.setattr(case, "batches", 2)
+    assert do(case, 0, CPU, 1)["forbidden"] == 0
+    name = "statistics" if kind == "Sums" else "sample"
+    place, calls = (case if kind == "Sums" else agree_rows), []
+    right = getattr(place, name)
+
+    def wrong(*arguments):
+        out = dict(right(*arguments))
+        calls.append(0)
+        if len(calls) == 2:  # Sums: the second of a pair; Engines: the first engine behind the reference
+            field = "entropy" if kind == "Sums" else "ids"
+            out[field] = out[field].clone()
+            out[field].view(torch.int32)[-1] ^= 1
+        return out
+
+    monkeypatch.setattr(place, name, wrong)
+    assert do(case, 0, CPU, 1)["forbidden"] == 1
 
 
 @pytest.mark.parametrize("kind", [stream_rows.DerivedKeys, stream_rows.NoiseWords])
