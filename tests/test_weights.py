@@ -8,8 +8,11 @@ given it; a change of it is a change of the stream version.
 import hashlib
 import math
 import random
+import shutil
 import struct
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,6 +160,21 @@ def test_all_weights(name):
 def test_all_weights_in_plain_code(name):
     """The same for the engines that take half a minute."""
     assert weight_sha256(name) == WEIGHTS_SHA256
+
+
+@pytest.mark.slow
+def test_accuracy_over_all_floats(tmp_path):
+    """exp2p never falls as t rises, and is as close to 2^t as docs/law.md says, a long double at hand."""
+    program = tmp_path / "accuracy"
+    source = Path(__file__).resolve().parent / "native" / "accuracy.cpp"
+    if shutil.which("g++") is None or not (source.parent.parent.parent / "csrc").is_dir():
+        pytest.skip("needs g++ and the sources")
+    flags = ("-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno")
+    subprocess.run(["g++", *flags, source, "-o", program], check=True)
+    done = subprocess.run([program], check=True, capture_output=True, text=True)
+    floats, falls, worst = done.stdout.split()
+    assert (int(floats), int(falls)) == (LAST - FIRST + 1, 0)
+    assert 8.664e-8 < float(worst) < 8.665e-8
 
 
 @pytest.mark.parametrize("name", ["reference", "scalar"])

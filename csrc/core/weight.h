@@ -2,7 +2,7 @@
 // Integer weights: w = RNE(2^43 * exp2p(t)), t = fl32(fl32(x - m) * c).
 //
 // exp2p is a float32 polynomial of degree 6, bit-equal on every instruction set, monotone, within
-// 8.4e-8 of 2^t; w(0) = 2^43, w(-1) = 2^42, w = 0 for t <= -44.
+// 8.7e-8 of 2^t; w(0) = 2^43, w(-1) = 2^42, w = 0 for t <= -44.
 #pragma once
 
 #include "order.h"

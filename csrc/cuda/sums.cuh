@@ -87,7 +87,7 @@ FD_DEVICE float rough_sum(const WeightRule& rule, const Values& v, float lo) {
 }
 
 // S to within a relative error of kRoughError: 2^t to 2^-22, which the law's own polynomial differs
-// from by 8.4e-8; at most 4 float32 additions of the same value, 2.4e-7, and compensated ones; and
+// from by 8.7e-8; at most 4 float32 additions of the same value, 2.4e-7, and compensated ones; and
 // V * 2^-43 for the rounding to integers and what lies below t = -44.
 constexpr double kRoughError = 1.0e-6;
 struct Estimate {

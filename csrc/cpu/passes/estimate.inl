@@ -5,7 +5,7 @@
 // 2^f by a polynomial of degree 4 (relative error 2.7e-6 on [0, 1], a Lawson fit), t by one FMA,
 // sums in float32. Against the integer weights / 2^43, relative to S, with u = 2^-24:
 //   polynomial and its evaluation 2.9e-6; the law's own rounding of t, 44 * 2 u * ln 2 = 3.7e-6;
-//   the FMA's, 44 u ln 2 = 1.9e-6; m * c rounded, |m c| u ln 2; exp2p itself 8.4e-8; at most 70
+//   the FMA's, 44 u ln 2 = 1.9e-6; m * c rounded, |m c| u ln 2; exp2p itself 8.7e-8; at most 70
 //   float32 additions in a row, 4.2e-6; rounding to integers and what lies below t = -44, V *
 //   2^-43.
 #pragma once
