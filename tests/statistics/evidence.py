@@ -58,7 +58,7 @@ def collect(pieces, cases, device, seed):
 
 def judged(case, pieces):
     draws, counts = sum(piece["draws"] for piece in pieces), sums(pieces)
-    tests = case.judge(draws, counts)
+    tests = [t for t in case.judge(draws, counts) if t[2] > 0]  # what has one bin cannot fail
     test, p, _ = min(tests, key=lambda t: t[1], default=("", 1.0, 0))
     sees, power = case.power(draws, tests, counts)
     forbidden = sum(piece["forbidden"] for piece in pieces)
