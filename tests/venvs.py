@@ -85,11 +85,11 @@ class Venv:
             ).returncode
         if code == 0:
             return None
-        output = path.read_text()
+        output, log = path.read_text(), path.relative_to(ROOT)
         if "pip" in command and NO_REGISTRY.search(output):
-            return f"not installed: a package registry was not reached or lacks a package ({path})"
+            return f"not installed: a package registry was not reached or lacks a package ({log})"
         last = output.strip().splitlines()[-1:] or ["no output"]
-        return f"{last[0]} ({path})"
+        return f"{last[0]} ({log})"
 
     def beside(self, what: str) -> Path:
         return self.where.parent / f"{self.where.name}-{what}"

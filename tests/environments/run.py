@@ -10,11 +10,13 @@ is not found is said, and no failure; that none ran is one.
 `torch`: the wheel is built by the torch of the Python that runs this and installed, as it is, beside another
 torch: one binary for both.
 
-Environments are kept: delete the folder for new ones. TORCH_ARGS: see tests/venvs.py.
+How each ended is kept in docs/evidence/environments.json. Environments are kept, too: delete the folder for
+new ones. TORCH_ARGS: see tests/venvs.py.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -28,6 +30,7 @@ sys.path.append(str(TESTS))
 from venvs import ROOT, TORCH, Venv, report  # noqa: E402
 
 BUILD = ROOT / "build" / "environments"
+STORED = ROOT / "docs" / "evidence" / "environments.json"
 NEEDED = (["-r", str(ROOT / "requirements-build.txt"), "-r", str(ROOT / "requirements-test.txt")],)
 PYTHONS = ("python3.10", "python3.11", "python3.12", "python3.13")
 CONTRACT = ("test_import.py", "test_golden.py", "test_torch_*.py", "test_bad_input_*.py")
@@ -49,7 +52,10 @@ def main() -> int:
         names = [name for word in sys.argv[2:] for name in word.split()] or PYTHONS
         results = [other_python(name) for name in names]
     report("Environments", results)
-    ran = [outcome for _, outcome, _ in results if not outcome.startswith("not run")]
+    ended = {label: outcome for label, outcome, _ in results if not outcome.startswith("not run")}
+    known = json.loads(STORED.read_text()) if STORED.exists() else {}
+    STORED.write_text(json.dumps(dict(sorted({**known, **ended}.items())), indent=1) + "\n")
+    ran = ended.values()
     return 0 if ran and all(outcome.startswith("ok") for outcome in ran) else 1
 
 
