@@ -90,6 +90,23 @@ def plain_law(x, temperature=1.0):
     return torch.from_numpy(p)
 
 
+def ordered_law(p, n):
+    """float64 [V ** n]: every ordered outcome of n draws without replacement from p [V], p_i, then
+    p_j / (1 - p_i), and so on. Token j of an outcome is code // V ** j % V."""
+    size, p = len(p), p.tolist()
+    law = torch.zeros(size**n, dtype=torch.float64)
+    for code in range(size**n):
+        chosen = [code // size**j % size for j in range(n)]
+        if len(set(chosen)) == n:
+            left, chance = 1.0, 1.0
+            for i in chosen:
+                chance *= p[i] / left
+                left -= p[i]
+            law[code] = chance
+    assert (law > 0).sum() == math.perm(size, n)
+    return law
+
+
 def binnings(p):
     """Ways to look at a law: each token's bin, by name."""
     size = len(p)
@@ -109,11 +126,12 @@ def binnings(p):
 
 
 def check_law(ids, p, label=""):
-    """No token outside the support; a G-test in every binning."""
+    """No token outside the support; a G-test in every binning, of which some has more than one bin."""
     assert ids.min() >= 0 and ids.max() < len(p)
     counts = torch.bincount(ids, minlength=len(p)).double()
     assert counts[p == 0].sum() == 0, f"{label}: outside the support"
     assert abs(p.sum().item() - 1) < 1e-12
+    tested = (p > 0).sum() == 1
     for name, bins in binnings(p):
         n_bins = int(bins.max()) + 1
         seen = torch.zeros(n_bins, dtype=torch.float64).index_add_(0, bins, counts)
@@ -121,6 +139,8 @@ def check_law(ids, p, label=""):
         value, df = g_test(seen, expected)
         assert df < 1024 and (df == 0 or power(len(ids), df) >= POWER), f"{label}: {name}: too little power"
         assert value > ALPHA, f"{label}: {name}: p = {value:.3g} at {df} degrees of freedom"
+        tested = tested or df > 0
+    assert tested, f"{label}: every binning has one bin"
 
 
 def keys_of(seed, n=DRAWS):

@@ -24,7 +24,6 @@ ALSO = {
     "Sampler": ("sample",),
     "replacing_torch_multinomial": ("multinomial",),
     "schedules.Schedules": ("Constant", "Cosine", "Linear"),
-    "schedules.Jitter": ("derive_keys",),
     "comparing.coupled": ("Sampler",),
     "comparing.Sweep": ("sweep",),
     "flashinfer.top_k_renorm_prob": ("top_k_renorm_probs",),  # two names of one function

@@ -19,7 +19,7 @@ import test_odd_input_memory as odd_memory
 import test_odd_input_values as odd_values
 import torch
 from bad_input.bad_rows import SAMPLE
-from bad_input.fine import LAW
+from bad_input.fine import LAW, OTHERS, SHAPES
 from engines import (
     ALL,
     BF16,
@@ -304,7 +304,6 @@ def test_bad_row_raises_by_name(facade_on_the_executor, name, call, value, statu
     [
         bad_rows.test_bad_row_of_softmax_is_nan,
         bad_rows.test_multinomial_runs_dry,
-        odd_values.test_empty_batch,
     ],
 )
 def test_bad_rows_of_other_operators(facade_on_the_executor, test):
@@ -318,7 +317,10 @@ def test_bad_probabilities(facade_on_the_executor, value, status):
     bad_rows.test_bad_probabilities(value, status)
 
 
-@pytest.mark.parametrize("row", named(LAW))
+EMPTY_BATCHES = [row for row in (*SHAPES, *OTHERS) if row.what == "logits [0, V]"]
+
+
+@pytest.mark.parametrize("row", [*named(LAW), *named(EMPTY_BATCHES)])
 def test_exact(facade_on_the_executor, row):
     odd_values.test_works(row)
 

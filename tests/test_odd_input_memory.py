@@ -56,31 +56,6 @@ def test_long_rows(vocab):
     assert 0 <= sample(x, seed=1).item() < vocab
 
 
-@pytest.mark.slow
-def test_more_than_2_to_the_32_elements():
-    if fusedraw.isa() == "reference":
-        pytest.skip("hours with the reference engine")
-    x = torch.randn(1, 2**18, generator=torch.Generator().manual_seed(1)).expand(2**14 + 3, 2**18)
-    ids = fusedraw.sample(x, seed=1, top_k=50)
-    keys = fusedraw.derive_keys(1, range(2**14 + 3))
-    for row in (0, 2**13 - 1, 2**13, 2**14 - 1, 2**14, 2**14 + 2):
-        assert ids[row] == fusedraw.sample(x[0], keys=keys[row], top_k=50)
-
-
-def test_tensors_of_other_classes():
-    class Named(torch.Tensor):
-        pass
-
-    expected = sample()
-    for x in (torch.nn.Parameter(rows()), rows().as_subclass(Named), rows().requires_grad_()):
-        ids = sample(x, keys=KEYS)
-        assert ids.dtype == torch.int64 and not ids.requires_grad and ids.tolist() == expected.tolist()
-        assert (
-            sample(rows(), keys=KEYS, temperature=torch.ones(B).as_subclass(type(x))).tolist() == ids.tolist()
-        )
-    assert sample(keys=KEYS.as_subclass(Named), mask=torch.ones(V).bool().as_subclass(Named)).equal(expected)
-
-
 def test_logits_that_change_meanwhile():
     # Undefined token, but one of the row or -1, and no crash.
     x, stop = torch.randn(2, 5000), threading.Event()

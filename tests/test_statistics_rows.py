@@ -2,6 +2,7 @@
 """The large statistical tests (tests/statistics) at small size, and that they see what is wrong."""
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -79,6 +80,17 @@ def test_a_tilted_law_is_refused(name):
     assert not found(LAW_CASES[name](), 1 << 20, tilted(case, 0.0))["fails"]
 
 
+def test_each_filter_has_a_law_of_several_tokens():
+    """Draws of a row of which one token is kept agree with any law of it."""
+    cases = list(law_rows.filtered())
+    for name in law_rows.FILTERS:
+        kept = [(case.p > 0).sum() for case in cases if case.name.startswith(f"{name}, ")]
+        assert max(kept) >= 4, name
+    one_kept = next(case for case in cases if (case.p > 0).sum() == 1)
+    assert found(one_kept, 1 << 10)["tests"] == 0
+    assert found(law_rows.plain_case("uniform", 2), 1 << 10)["tests"] == 2
+
+
 def test_one_forbidden_id_is_refused():
     for case in (never_rows.masked("NaN", 257, 1), law_rows.plain_case("normal", 64)):
         draw = case.codes
@@ -110,7 +122,7 @@ def coarse_tail(case, bits):
 
 def test_noise_of_24_bits_loses_the_tail():
     """At 18 nats below the best; noise of 64 bits does not."""
-    gap, heads, tail, *_ = (18, 1, 65_725)
+    gap, heads, tail, *_ = tail_rows.TAILS[2]
     for bits, fails in ((24, True), (64, False)):
         case = tail_rows.Tail(gap, heads, tail, 1, 1)
         said = found(case, 1 << 19, coarse_tail(case, bits))
@@ -121,9 +133,10 @@ def test_noise_of_24_bits_loses_the_tail():
 def test_tails_have_the_mass_that_was_asked_for():
     for (gap, *_), mass in zip(tail_rows.TAILS[:6], (1e-3, 1e-5) * 3, strict=True):
         case = next(c for c in tail_rows.tails() if c.gap == gap and abs(c.mass / mass - 1) < 0.01)
-        w = r1.weight(r1.fl32(-gap * r1.fl32(r1.LOG2E)))
-        total = case.heads * r1.ONE + case.tail * w
-        assert case.mass == case.tail * w / total
+        tail, p = case.tail * math.exp(-gap), case.law()
+        unit = case.tail / (case.heads * r1.ONE)  # a weight is a whole number
+        assert math.isclose(case.mass, tail / (case.heads + tail), rel_tol=1e-5, abs_tol=unit)
+        assert len(p) == 257 and math.isclose(p[1:].sum(), case.mass, rel_tol=1e-9)
 
 
 def test_neighbours_that_know_each_other_are_refused():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ._checks import check_keys, dtype_name
-from .keys import derive_keys
+from .keys import keys_for
 from .sampling import sample
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -50,7 +50,7 @@ def keys_of_draws(seed, request_ids, n: int, step=0) -> Tensor:
         raise TypeError(f"{op}: n must be an int, got {type(n).__name__}")
     if not 1 <= n < 2**32:
         raise ValueError(f"{op}: n must be in [1, 2^32), got {n}")
-    first = derive_keys(seed, request_ids, step=step)  # checks everything, and tells how many there are
+    first = keys_for(op, seed, request_ids, step=step)  # checks everything, and tells how many there are
     count, device = first.shape[0], first.device
     parts = {"seed": seed, "request_ids": request_ids, "step": step}
     for name, part in parts.items():
@@ -61,7 +61,7 @@ def keys_of_draws(seed, request_ids, n: int, step=0) -> Tensor:
         elif isinstance(part, Tensor) and part.numel() == count:
             parts[name] = _signed(part).reshape(-1).repeat_interleave(int(n))
     samples = torch.arange(int(n), device=device).repeat(count)
-    return derive_keys(parts["seed"], parts["request_ids"], samples, step=parts["step"])
+    return keys_for(op, parts["seed"], parts["request_ids"], samples, step=parts["step"])
 
 
 def majority_vote(answers, *, keys=None) -> Vote:

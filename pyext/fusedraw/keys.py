@@ -37,7 +37,11 @@ def derive_keys(seed, request_ids, sample_ids=None, step=0) -> Tensor:
     outside int64 and uint64 (a seed is taken mod 2^64 instead), ValueError for lengths that do not fit and
     for sample ids of 2^32 and more.
     """
-    op = "derive_keys"
+    return keys_for("derive_keys", seed, request_ids, sample_ids, step)
+
+
+def keys_for(op: str, seed, request_ids, sample_ids=None, step=0) -> Tensor:
+    """derive_keys for the function `op`, which its errors name."""
     sample_ids = 0 if sample_ids is None else sample_ids
     parts = {"seed": seed, "request_ids": request_ids, "sample_ids": sample_ids, "step": step}
     tensors = [part for part in parts.values() if isinstance(part, Tensor)]

@@ -106,7 +106,13 @@ def never_minus_inf() -> bool:
 def empty_batch() -> bool:
     x = torch.zeros(0, V)
     out = sample(x, keys=KEYS[:0], returns=EVERYTHING, top_n=3)
-    return out.ids.shape == (0,) and out.ids.dtype == torch.int64 and out.kept_offsets.tolist() == [0]
+    drawn = [out.ids, sample(x, seed=1), fusedraw.sample(x), sample(x, seed=torch.tensor([1]))]
+    return (
+        all(ids.shape == (0,) and ids.dtype == torch.int64 for ids in drawn)
+        and (out.kept_offsets.tolist(), out.kept_ids.shape, out.top_ids.shape) == ([0], (0,), (0, 3))
+        and fusedraw.top_k_mask(x, 3).shape == (0, V)
+        and fusedraw.multinomial(x, 3, seed=1).shape == (0, 3)
+    )
 
 
 def laid_out(view) -> bool:
@@ -126,7 +132,7 @@ def far_apart() -> bool:
 def many_elements() -> bool:
     x = torch.randn(1, 2**18, generator=torch.Generator().manual_seed(1)).expand(2**14 + 3, 2**18)
     ids, keys = fusedraw.sample(x, seed=1, top_k=50), fusedraw.derive_keys(1, range(2**14 + 3))
-    some = (0, 2**13, 2**14 - 1, 2**14, 2**14 + 2)
+    some = (0, 2**13 - 1, 2**13, 2**14 - 1, 2**14, 2**14 + 2)
     return all(ids[row] == fusedraw.sample(x[0], keys=keys[row], top_k=50) for row in some)
 
 
@@ -141,8 +147,17 @@ class Named(torch.Tensor):
 
 
 def plain_ids(x) -> bool:
-    ids = sample(x)
-    return ids.dtype == torch.int64 and not ids.requires_grad and ids.tolist() == sample().tolist()
+    """Of such logits, and of other arguments of their class."""
+    like = type(x)
+    drawn = [
+        sample(x),
+        sample(temperature=torch.ones(B).as_subclass(like)),
+        sample(keys=KEYS.as_subclass(like), mask=torch.ones(V).bool().as_subclass(like)),
+    ]
+    return all(
+        ids.dtype == torch.int64 and not ids.requires_grad and ids.tolist() == sample().tolist()
+        for ids in drawn
+    )
 
 
 def fake() -> bool:
@@ -168,6 +183,7 @@ def dry() -> bool:
 
 
 T = torch.linspace(0.1, 2, B)
+OFF = ("top_k", "top_p", "min_p", "mix_eps")  # by None
 SHAPES = [
     Works(
         "sample",
@@ -226,7 +242,10 @@ SHAPES = [
         "sample",
         "None for top_k, top_p, min_p, mix_eps",
         "off",
-        lambda: same(sample(top_k=None, top_p=None, min_p=None, mix_eps=None), sample()),
+        lambda: (
+            all(same(sample(**{name: None}), sample()) for name in OFF)
+            and same(sample(**dict.fromkeys(OFF)), sample())
+        ),
     ),
     Works(
         "sample",

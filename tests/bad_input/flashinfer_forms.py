@@ -29,6 +29,9 @@ def of_draw(function, rules, logits):
         of(ValueError, "give seed and offset together, got seed alone", seed=1),
         of(ValueError, "generator", seed=1, offset=1, generator=torch.Generator()),
         of(ValueError, "both be tensors or both be ints", seed=torch.tensor([1]), offset=1),
+        of(TypeError, f"{name}: seed must be an int", seed=1.5, offset=1),
+        of(TypeError, f"{name}: offset must be an int", seed=1, offset=1.5),
+        of(OverflowError, f"{name}: offset must fit", seed=1, offset=2**64),
     ]
 
 

@@ -154,6 +154,9 @@ COMPARING = [
     passed(TypeError, "k must be an int, got bool", k=True),
     draws(ValueError, r"n must be in \[1, 2\^32\), got 0", n=0),
     draws(TypeError, "n must be an int", n=2.0),
+    draws(TypeError, "keys_of_draws: seed must be an int", seed=1.5),
+    draws(TypeError, "keys_of_draws: request_ids must be an int", request_ids=[1.0]),
+    draws(OverflowError, "keys_of_draws: step must fit", step=2**64),
 ]
 
 IDS = torch.tensor([[1, 2, 3, 4], [1, 2, 1, 2]])

@@ -111,7 +111,7 @@ SCHEDULES = [
         temperature=torch.distributions.Normal(1.0, 0.1),
     ),
     jitter(ValueError, "it reaches nan", top_p=Choice((1.0, NAN, 0.5))),
-    jitter(TypeError, "seed must be an int", seed=1.5, top_p=Uniform(0.5, 0.9)),
+    jitter(TypeError, "Jitter: seed must be an int", seed=1.5, top_p=Uniform(0.5, 0.9)),
     of(schedules, "Choice")(ValueError, "values must not be empty", values=()),
     of(schedules, "mix_eps_for_sequence", length=10)(ValueError, r"share must be in \[0, 1\]", share=1.5),
     of(schedules, "mix_eps_for_sequence", share=0.5)(ValueError, "length must be >= 1", length=0),
@@ -223,6 +223,7 @@ CONTROLLERS = [
     ),
     exp3(ValueError, "gamma must be <= 1, got 1.5", gamma=1.5),
     exp3(ValueError, "give one of horizon and gamma", "neither horizon nor gamma"),
+    exp3(TypeError, "EXP3: seed must be an int", seed=1.5, gamma=0.5),
     Refused(
         *("controllers.EXP3", "load_state_dict of another's state"),
         lambda: EXP3(ARMS, seed=1, gamma=0.5).load_state_dict({"x": 1}),

@@ -224,17 +224,19 @@ def save_results(results):
     RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
-def cell(text, most=110):
+def cut(text, most):
+    """On one line, of so many characters at most."""
     text = " ".join(text.split())
-    text = text if len(text) <= most else text[: most - 3] + "..."
-    return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def code(text, most=110):
+def cell(text, most=110):
+    return cut(text, most).replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code(text):
     """For a cell: a stroke ends it even inside backquotes."""
-    text = " ".join(text.replace("\\n", " ").split())
-    text = text if len(text) <= most else text[: most - 3] + "..."
-    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+    return "`" + cut(text.replace("\\n", " "), 110).replace("`", "'").replace("|", "\\|") + "`"
 
 
 def short(test):
@@ -245,12 +247,12 @@ def table(mutants, results):
     lines = ["| mutant | stands for | file | killed by | what it says |", "|---|---|---|---|---|"]
     for mutant in mutants:
         result = results[mutant.name]
-        by = result["by"].removeprefix("tests/") if result["verdict"] == KILLED else result["verdict"]
+        by = short(result["by"]) if result["verdict"] == KILLED else code(result["verdict"])
         row = (
             cell(mutant.name),
             cell(mutant.stands_for, 200),
             code(mutant.file),
-            code(by),
+            by,
             code(result["says"]),
         )
         lines.append(f"| {' | '.join(row)} |")

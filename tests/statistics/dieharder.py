@@ -5,8 +5,7 @@
     apt-get install dieharder ent
 
 ORDER: rows (every token of a row, row after row), steps (one token, step after step), seeds (seed after
-seed). Each word is r64 of the law, low byte first, by Philox in numpy, which test_statistics_rows.py compares
-with R1.
+seed). Each word is r64 of the law, low byte first; test_statistics_rows.py compares them with R1.
 """
 
 import math
@@ -15,67 +14,49 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
+if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+import fusedraw
+import torch
+from fusedraw import reference as r1
+from stream_rows import r64
 
 ORDERS = ("rows", "steps", "seeds")
-TOKEN = 2  # the purpose
 ROW = 4096  # tokens of a row
 CHUNK = 1 << 16  # Philox blocks at a time
 # Tests of dieharder that take seconds at 10^7 words or so; -g 200 reads the stream.
 TESTS = ("0", "2", "8", "15", "100", "200 -n 4", "202", "203", "204", "209")
 ENT_BYTES = 1 << 26
-LOW = np.uint64(0xFFFFFFFF)
 
 
-def philox(k0, k1, c0, c1, c2, c3):
-    """uint64 arrays of 32-bit words, or numbers that are the same for all."""
-    shift = np.uint64(32)
-    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint64) for c in (c0, c1, c2, c3))
-    k0, k1 = np.asarray(k0, dtype=np.uint64), np.asarray(k1, dtype=np.uint64)
-    for _ in range(10):
-        p, q = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = (q >> shift) ^ c1 ^ k0, q & LOW, (p >> shift) ^ c3 ^ k1, p & LOW
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & LOW, (k1 + np.uint64(0xBB67AE85)) & LOW
-    return c0, c1, c2, c3
-
-
-def split(words):
-    words = np.asarray(words).astype(np.uint64)
-    return words & LOW, words >> np.uint64(32)
-
-
-def derived(seed, requests):
-    """Seeds of the keys of requests (law, Keys for requests)."""
-    h = philox(*split(seed), *split(requests), 0, 0x4B455953)
-    return h[1] << np.uint64(32) | h[0]
-
-
-def words(seed, pairs, offset):
-    """uint64 [2 n]: r64 of tokens 2 i and 2 i + 1 in turn."""
-    o0, o1, o2, o3 = np.broadcast_arrays(*philox(*split(seed), pairs, TOKEN, *split(offset)))
-    both = np.stack([o1 << np.uint64(32) | o0, o3 << np.uint64(32) | o2], axis=-1)
-    return both.reshape(-1)
+def keys_and_tokens(order, seed, number):
+    """Keys [n, 2] of chunk `number` and the tokens whose noise each of them gives, in the order of use."""
+    at = torch.arange(number * CHUNK, (number + 1) * CHUNK)
+    if order == "rows":
+        half = ROW // 2  # Philox blocks
+        return fusedraw.derive_keys(seed, at[::half] // half), torch.arange(ROW)
+    if order == "steps":
+        return fusedraw.derive_keys(seed, 5, step=at), torch.arange(2)
+    if order == "seeds":
+        return torch.stack([at + (seed << 32), torch.zeros_like(at)], 1), torch.arange(2)
+    raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
 
 
 def chunk(order, seed, number):
-    """Words of chunk `number` of the stream."""
-    at = np.arange(number * CHUNK, (number + 1) * CHUNK, dtype=np.uint64)
-    if order == "rows":
-        half = np.uint64(ROW // 2)
-        return words(derived(seed, at // half), at % half, 0)
-    if order == "steps":
-        return words(derived(seed, 5), 0, at)
-    if order == "seeds":
-        return words(at + np.uint64(seed << 32), 0, 0)
-    raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
+    """Words of chunk `number` of the stream, as uint64 [2 CHUNK]."""
+    keys, tokens = keys_and_tokens(order, seed, number)
+    words = r64(keys.view(torch.int64), r1.TOKEN, 0, tokens.expand(len(keys), -1))
+    return words.flatten().numpy().view("<u8")
 
 
 def dump(order, seed, file):
     number = 0
     while True:
         try:
-            file.write(chunk(order, seed, number).astype("<u8").tobytes())
+            file.write(chunk(order, seed, number).tobytes())
         except BrokenPipeError:
             return
         number += 1
@@ -102,9 +83,7 @@ def of_ent(order, seed):
     """(p-value of the bytes' chi-square, z of their serial correlation)"""
     from scipy import stats
 
-    data = b"".join(
-        chunk(order, seed, number).astype("<u8").tobytes() for number in range(ENT_BYTES // (16 * CHUNK))
-    )
+    data = b"".join(chunk(order, seed, number).tobytes() for number in range(ENT_BYTES // (16 * CHUNK)))
     done = subprocess.run(["ent", "-t"], input=data, capture_output=True, check=True)
     values = done.stdout.decode().strip().split("\n")[1].split(",")
     chi_square, correlation = float(values[3]), float(values[6])

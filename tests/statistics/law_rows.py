@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """C1: the law without filters. C2: with filters, mixing, speculative decoding and multinomial."""
 
-import math
-
 import laws
 import torch
 from engines import INF, make_mode, make_params, op
@@ -49,8 +47,12 @@ FILTERS = {
 }
 
 
-def filtered_row(name, size=400):
-    law = "tied" if "ties" in name else "wide" if "top_p" in name else "normal"
+# Of a `wide` row these keep one to three tokens: a `normal` one, too.
+KEEP_FEW = ("top_p", "top_k and top_p", "top_p and min_p", "top_p and mixing")
+
+
+def filtered_row(name, size=400, law=None):
+    law = law or ("tied" if "ties" in name else "wide" if "top_p" in name else "normal")
     x = laws.logits(law, size).float()
     x[5::50] = -INF
     return x
@@ -59,6 +61,8 @@ def filtered_row(name, size=400):
 def filtered():
     for name, options in FILTERS.items():
         yield filtered_case(f"{name}, V = 400", filtered_row(name), options)
+    for name in KEEP_FEW:
+        yield filtered_case(f"{name}, normal, V = 400", filtered_row(name, law="normal"), FILTERS[name])
     for name in ("top_k and top_p", "top_p and min_p", "min_p"):
         yield filtered_case(f"{name}, V = 4,099", filtered_row(name, 4099), FILTERS[name], 1_000_000)
     for name in ("top_k", "top_p", "top_p and mixing"):
@@ -117,7 +121,7 @@ class WithReplacement(Multinomial):
 
 
 class WithoutReplacement(Multinomial):
-    """Every ordered outcome: p_i, then p_j / (1 - p_i), and so on."""
+    """Every ordered outcome."""
 
     def __init__(self, size, n):
         p = torch.arange(1.0, size + 1) / 7
@@ -125,19 +129,7 @@ class WithoutReplacement(Multinomial):
         super().__init__(name, p, n, False, 2_000_000, 20_000_000)
 
     def law(self):
-        size, n = self.size, self.per_row
-        p = laws.law_of(self.probs.tolist(), probs=True).tolist()
-        expected = torch.zeros(size**n, dtype=torch.float64)
-        for code in range(size**n):
-            chosen = [code // size**j % size for j in range(n)]
-            if len(set(chosen)) == n:
-                left, chance = 1.0, 1.0
-                for i in chosen:
-                    chance *= p[i] / left
-                    left -= p[i]
-                expected[code] = chance
-        assert (expected > 0).sum() == math.perm(size, n)
-        return expected
+        return laws.ordered_law(laws.law_of(self.probs.tolist(), probs=True), self.per_row)
 
     def binnings(self):
         return {"ordered outcomes": torch.arange(self.size**self.per_row)}

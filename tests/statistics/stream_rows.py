@@ -40,6 +40,9 @@ class TestFiles(Check):
     def seconds(self, device, draws):
         return 60.0
 
+    def power(self, draws, tests, counts):
+        return "", None
+
     def piece(self, device):
         return 1
 
@@ -99,11 +102,6 @@ class Lanes(Check):
         with engine(self.engine):
             return op.sample(*arguments)[0]
 
-    def measure(self, number, device, seed):
-        draws = self.piece(device.type)
-        counts = self.count(number * draws, draws, device, seed).cpu()
-        return {"draws": int(counts.sum()), "forbidden": int(counts[0]), "counts": {}}
-
 
 def winners(keys, domain, size):
     blocks = torch.arange(size // 256, device=keys.device).expand(len(keys), -1)
@@ -142,8 +140,7 @@ class DerivedKeys(Distinct):
                 strict=True,
             )
         ]
-        keys = fusedraw.derive_keys(*fields).view(torch.int64)
-        return keys
+        return fusedraw.derive_keys(*fields).view(torch.int64)
 
 
 class NoiseWords(Distinct):

@@ -87,7 +87,7 @@ class Case:
         draws = self.piece(device.type)
         counts = self.count(number * draws, draws, device, seed).cpu()
         forbidden = int(counts[0] + counts[1:][self.p == 0].sum())
-        return {"draws": draws, "forbidden": forbidden, "counts": self.binned(counts[1:])}
+        return {"draws": int(counts.sum()), "forbidden": forbidden, "counts": self.binned(counts[1:])}
 
     def count(self, first, draws, device, seed):
         """int64 [codes + 1]: how often each code came, -1 first."""
@@ -113,10 +113,11 @@ class Case:
         return laws.g_test(torch.tensor(counts, dtype=torch.float64), expected)
 
     def power(self, draws, tests, counts):
-        """What the weakest of the tests detects: (text, probability that it sees 1 % of total variation)."""
-        df = max((df for _, _, df in tests), default=0)
-        if df == 0:
-            return "", 1.0
+        """What the weakest of the tests detects: (text, probability that it sees 1 % of total variation or
+        None where that is not what it looks for)."""
+        if not tests:
+            return "", None
+        df = max(df for _, _, df in tests)
         return f"TV {laws.smallest_tv(draws, df):.2g}", float(laws.power(draws, df))
 
     def uniform(self, pieces):
@@ -167,7 +168,12 @@ class Check(Case):
         return {}
 
     def power(self, draws, tests, counts):
-        return f"share of {-math.log(1 - laws.POWER) / max(draws, 1):.1g}", 1.0
+        return share_seen(draws), None
+
+
+def share_seen(draws):
+    """In words: the share of wrong draws that comes to light among so many."""
+    return f"share of {-math.log(1 - laws.POWER) / max(draws, 1):.1g}"
 
 
 def do(case, number, device, seed):

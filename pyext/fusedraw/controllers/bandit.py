@@ -11,7 +11,7 @@ from torch import Tensor
 from .._checks import check_choice, check_device
 from .._noise import ARM_ID, control_uniform
 from .._params import COLUMNS, check_value
-from ..keys import derive_keys
+from ..keys import keys_for
 from .base import Controller
 
 
@@ -187,7 +187,7 @@ class EXP3(Bandit):
                 raise ValueError(f"{self._op}: horizon must be an int >= 1, got {horizon}")
             count = max(len(arms), 2)
             gamma = min(1.0, math.sqrt(count * math.log(count) / ((math.e - 1.0) * int(horizon))))
-        derive_keys(seed, 0)  # its errors now
+        keys_for(self._op, seed, 0)  # its errors now
         self._seed = seed
         super().__init__(arms, rows, {"gamma": gamma}, {"gamma": {"above": 0.0, "high": 1.0}}, device)
 
@@ -205,7 +205,7 @@ class EXP3(Bandit):
         # The round is part of the key, so a row that is reset begins anew with the draws of a new row.
         rounds = self._state["pulls"].sum(dim=-1).to(torch.int64)
         rows = torch.arange(self.rows, device=self.device)
-        v = control_uniform(derive_keys(self._seed, rows, step=rounds), [ARM_ID])
+        v = control_uniform(keys_for(self._op, self._seed, rows, step=rounds), [ARM_ID])
         # The first arm whose running sum exceeds v; rounding may leave the last sum below it.
         arm = (self.probabilities().cumsum(dim=-1) <= v).sum(dim=-1).clamp(max=len(self.arms) - 1)
         self._state["arm"] = torch.where(chosen, arm, self._state["arm"])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._checks import PROB_DTYPES, check_device, check_rows, dtype_name
 from .._device import kernel_device
-from ..keys import derive_keys, make_keys
+from ..keys import _int_word, keys_for, make_keys
 from ..sampling import sample, sample_probs
 from ..status import Status
 
@@ -66,8 +66,10 @@ def row_keys(op, rows, device, generator, seed, offset, sample_ids=0) -> Tensor:
                 raise ValueError(f"{op}: {name} tensor must be [1] or [{rows}], got {list(value.shape)}")
             check_device(op, name, value, device)
         own_seeds = seed.shape[0] == rows
+    else:
+        offset = _int_word(op, "offset", offset)
     requests = torch.arange(rows, device=device)
-    return derive_keys(seed, requests * 0 if own_seeds else requests, sample_ids, offset)
+    return keys_for(op, seed, requests * 0 if own_seeds else requests, sample_ids, offset)
 
 
 def check_matrix(op, name, x, dtypes=PROB_DTYPES) -> None:

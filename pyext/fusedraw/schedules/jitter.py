@@ -17,7 +17,7 @@ from .._checks import check_choice, check_keys
 from .._noise import control_uniform
 from .._params import COLUMNS, check_value
 from .._settings import check_rows_number, check_state, check_step, device_of, setting
-from ..keys import derive_keys
+from ..keys import keys_for
 
 
 class Uniform(NamedTuple):
@@ -98,7 +98,7 @@ class Jitter:
         self.rows, self.device = request_ids.numel(), request_ids.device
         if period is not None:
             setting(op, "period", period, self.device, 1.0, integer=True)
-        derive_keys(seed, request_ids, step=0)  # its errors now, not in the first step
+        keys_for(op, seed, request_ids)  # its errors now, not in the first step
         self._seed, self._requests, self._period = seed, request_ids, period
         self.priors = dict(sorted(priors.items(), key=lambda item: _column(op, item[0])))
         self.last_step = 0
@@ -109,7 +109,7 @@ class Jitter:
     def at(self, step: int) -> dict[str, Tensor]:
         """{parameter: float32 [B]} at `step` (int64 for top_k). A pure function; nothing is logged."""
         offset = 0 if self._period is None else check_step(self._op, step) // int(self._period)
-        return self.from_keys(derive_keys(self._seed, self._requests, step=offset))
+        return self.from_keys(keys_for(self._op, self._seed, self._requests, step=offset))
 
     __call__ = at
 
