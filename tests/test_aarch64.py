@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """aarch64/run.py: what it says where tools are missing, its file, and, where they are there, its run."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import golden
 import pytest
+import scripts
 import torch
 from engines import BEST, engine
 from golden_rows import all_calls
@@ -18,14 +18,7 @@ RUN = FOLDER / "run.py"
 
 
 def load():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location("aarch64_run", RUN)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(FOLDER))
+    return scripts.load(RUN)
 
 
 def test_it_says_what_is_missing(tmp_path):

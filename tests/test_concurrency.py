@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads of Python on shared inputs, and forks in the midst of use. (Batches, processes and loaders:
-test_matrix.py; threads within a call: test_invariance.py; ThreadSanitizer: test_native.py.)"""
+test_matrix.py; threads within a call: test_invariance_threads.py; ThreadSanitizer: test_native.py.)"""
 
 import os
 import random
@@ -12,8 +12,10 @@ import fusedraw
 import golden
 import pytest
 import torch
-from engines import ENGINES, engine, make_keys, same_bits, sample
+from engines import ENGINES, assert_same, engine, make_keys, same_bits, sample
 from golden_rows import all_calls
+from invariance_cases import PARAMS, SPLIT, batch
+from row_kinds import make_rows
 
 THREADS, FORKS, TIMEOUT_S = 8, 50, 30
 
@@ -52,6 +54,20 @@ def test_eight_threads_on_shared_inputs(name):
                 assert golden.same(golden.run(calls[i]), expected[i]), calls[i]
 
         in_threads(work)
+
+
+def test_eight_threads_on_rows_that_threads_share():
+    """On the same tensors, each call on torch's threads beside those of the others."""
+    x, params, keys = batch(40, 3000)
+    long = make_rows("normal", 1, SPLIT, 3)
+    expected, expected_long = sample(x, params, keys), sample(long, PARAMS[2], keys[:1])
+
+    def work(_):
+        for _ in range(25):
+            assert_same(sample(x, params, keys), expected)
+            assert_same(sample(long, PARAMS[2], keys[:1]), expected_long)
+
+    in_threads(work)
 
 
 def test_eight_threads_on_the_facade():

@@ -13,7 +13,8 @@ from itertools import product
 import pytest
 import test_bad_input_rows as bad_rows
 import test_endpoints as endpoints
-import test_invariance as invariance
+import test_invariance_batch as invariance_batch
+import test_invariance_memory as invariance_memory
 import test_laws_agree as laws
 import test_odd_input_memory as odd_memory
 import test_odd_input_values as odd_values
@@ -46,6 +47,7 @@ from engines import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from invariance_cases import batch
 from row_kinds import EDGES, KINDS, make_mask, make_probs, make_rows
 from simt_engine import library, schedule
 from strategies import examples, modes, row_batches, seeds
@@ -64,7 +66,7 @@ CALLS = {
 def on_the_executor(monkeypatch):
     """The imported tests compare the executor with the reference, and no instruction sets."""
     library()
-    for module in (laws, endpoints, invariance):
+    for module in (laws, endpoints, invariance_batch, invariance_memory):
         for name, value in (("FAST", [EXECUTOR]), ("on_every_engine", both)):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, value)
@@ -168,7 +170,7 @@ def test_forced_noise_ends():
 @pytest.mark.parametrize("size", [1, 3, 70, 1100])
 @pytest.mark.parametrize("rows", [1, 130])
 def test_few_and_many_rows(rows, size):
-    x, params, keys = invariance.batch(rows, size)
+    x, params, keys = batch(rows, size)
     both(sample, x, params, keys, None, make_mode("joint", "all", "valid"), ALL, 4)
     both(softmax, x, params[:, 0].contiguous(), make_mask("rows-0.5", rows, size))
     both(keep, x, params, None, 0, True)
@@ -204,37 +206,39 @@ def test_seventy_thousand_rows_of_every_operator():
 
 
 def test_batch_size_position_and_order():
-    invariance.test_batch_size_position_and_order(EXECUTOR)
+    invariance_batch.test_batch_size_position_and_order(EXECUTOR)
 
 
-test_mates_do_not_matter = generated(invariance.test_mates_do_not_matter, 15, row_batches(), st.data(), modes)
+test_mates_do_not_matter = generated(
+    invariance_batch.test_mates_do_not_matter, 15, row_batches(), st.data(), modes
+)
 test_appended_minus_infinities_never_matter = generated(
-    invariance.test_appended_minus_infinities_never_matter,
+    invariance_memory.test_appended_minus_infinities_never_matter,
     *(15, seeds, st.integers(1, 600), st.integers(1, 600), modes, st.data()),
 )
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16, F16])
 def test_strides_offsets_and_alignments(dtype):
-    invariance.test_strides_and_offsets(EXECUTOR, dtype)
-    invariance.test_every_alignment(EXECUTOR, dtype)
+    invariance_memory.test_strides_and_offsets(EXECUTOR, dtype)
+    invariance_memory.test_every_alignment(EXECUTOR, dtype)
 
 
 def test_expanded_rows():
-    invariance.test_expanded_rows(EXECUTOR)
+    invariance_memory.test_expanded_rows(EXECUTOR)
 
 
 @pytest.mark.parametrize("dtype", [BF16, F16])
 def test_widened_values_give_the_same(dtype):
-    invariance.test_widened_values_give_the_same(EXECUTOR, dtype)
+    invariance_memory.test_widened_values_give_the_same(EXECUTOR, dtype)
 
 
-test_masked_out_is_minus_infinity = invariance.test_masked_out_is_minus_infinity
+test_masked_out_is_minus_infinity = invariance_memory.test_masked_out_is_minus_infinity
 
 
 def everything(seed):
     """Rows of all kinds through every operator; sizes with a partial block."""
-    x, params, keys = invariance.batch(10, 1100, (F32, BF16, F16)[seed % 3])
+    x, params, keys = batch(10, 1100, (F32, BF16, F16)[seed % 3])
     mask = make_mask("rows-0.95", 10, 1100, 1)
     p = make_probs("peaked", 3, 1100, 1)
     mode = make_mode(ORDERS[seed % 3], TIES[seed % 2])

@@ -29,10 +29,10 @@ from engines import (
     sample,
     softmax,
 )
+from invariance_cases import check_rows
 from row_kinds import make_mask, make_probs, make_rows
 from simt_build import ROOT
 from simt_engine import library, schedule
-from test_invariance import check_rows
 
 sys.path.append(str(ROOT))
 from benchmarks import cases, data

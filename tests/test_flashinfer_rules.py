@@ -38,28 +38,32 @@ EXAMPLE = torch.tensor(
 )
 
 
-def test_documented_top_p_renorm():
-    expected = torch.tensor(
+DOCUMENTED = {
+    "top_p": (
+        lambda: sampling.top_p_renorm_probs(EXAMPLE, 0.3),
         [
             [0.0000, 0.4882, 0.0000, 0.5118, 0.0000],
             [0.0000, 0.0000, 0.0000, 1.0000, 0.0000],
             [0.5181, 0.0000, 0.4819, 0.0000, 0.0000],
             [0.0000, 1.0000, 0.0000, 0.0000, 0.0000],
-        ]
-    )
-    assert torch.allclose(sampling.top_p_renorm_probs(EXAMPLE, 0.3), expected, atol=1.5e-4)
-
-
-def test_documented_top_k_renorm():
-    expected = torch.tensor(
+        ],
+    ),
+    "top_k": (
+        lambda: sampling.top_k_renorm_probs(EXAMPLE, 3),
         [
             [0.3201, 0.3319, 0.0000, 0.3480, 0.0000],
             [0.2573, 0.0000, 0.3398, 0.4028, 0.0000],
             [0.3672, 0.0000, 0.3416, 0.0000, 0.2912],
             [0.0000, 0.4243, 0.2750, 0.0000, 0.3007],
-        ]
-    )
-    assert torch.allclose(sampling.top_k_renorm_probs(EXAMPLE, 3), expected, atol=1.5e-4)
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", DOCUMENTED)
+def test_documented_renorm(rule):
+    call, expected = DOCUMENTED[rule]
+    assert torch.allclose(call(), torch.tensor(expected), atol=1.5e-4)
 
 
 def test_documented_top_k_mask():

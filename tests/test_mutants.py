@@ -3,7 +3,6 @@
 killed, and docs/mutants.md says what it says. mutants/run.py makes them: minutes, not here."""
 
 import copy
-import importlib
 import json
 import re
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import scripts
 from engines import ENGINES
 from simt_build import COMPILER, ROOT
 
@@ -20,14 +20,7 @@ FOLDER = Path(__file__).resolve().parent / "mutants"
 @pytest.fixture(scope="module")
 def run():
     """mutants/run.py as a module."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location("mutants_run", FOLDER / "run.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(FOLDER))
+    return scripts.load(FOLDER / "run.py")
 
 
 def test_forty_different_ones(run):

@@ -3,7 +3,6 @@
 UndefinedBehaviorSanitizer, under ThreadSanitizer, between guard pages, and fuzzed. Whatever is compared is
 compared with R2, to the bit."""
 
-import importlib.util
 import json
 import os
 import re
@@ -13,16 +12,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import scripts
 from simt_build import run
 
 FOLDER = Path(__file__).resolve().parent / "native"
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load(FOLDER / f"{name}.py")
 
 
 native = load("build")

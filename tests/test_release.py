@@ -18,6 +18,7 @@ from pathlib import Path
 
 import fusedraw
 import pytest
+import scripts
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,9 +177,7 @@ def test_what_a_wheel_leaves_to_torch_is_said_twice_alike():
 
 def test_files_left_out_of_the_wheels_tests():
     """All that read sources are left out of what runs from a wheel, and nothing else; every name exists."""
-    spec = importlib.util.spec_from_file_location("wheel_run", ROOT / "tests" / "wheel" / "run.py")
-    run = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(run)
+    run = scripts.load(ROOT / "tests" / "wheel" / "run.py")
     texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py")}
     left_out = {name for name in texts if any(fnmatch(name, pattern) for pattern in run.NEED_SOURCES)}
     # pyproject.toml is copied along.

@@ -32,6 +32,7 @@ from engines import (
 )
 from fusedraw import reference as r1
 from operations_r1 import sample_r1
+from philox_vectors import VECTORS
 
 FIRST, LAST = 0x80000000, 0xC2800000  # the bits of -0 and -64; the floats between them, in that order
 CHUNK = 1 << 23
@@ -62,20 +63,8 @@ def hash_of(weights):
 # Philox
 
 
-@pytest.mark.parametrize(
-    "key, counter, expected",
-    [
-        ((0, 0), (0, 0, 0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 4, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-        (
-            (0xA4093822, 0x299F31D0),
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-)
+@pytest.mark.parametrize("key, counter, expected", VECTORS)
 def test_philox_known_answers(key, counter, expected):
-    """The vectors that Random123 publishes."""
     assert C.philox(*key, *counter) == expected
 
 

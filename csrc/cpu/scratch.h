@@ -51,7 +51,6 @@ class Scratch {
   ~Scratch();
 
  private:
-  static constexpr size_t kBudget = 900 << 10;
   struct Block {
     void* p = nullptr;
     size_t size = 0;

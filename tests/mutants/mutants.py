@@ -127,7 +127,7 @@ FROM_THE_PLAN = [
                 "  noise.offset ^= uint64_t(row);\n",
             ),
         ),
-        "tests/test_invariance.py::test_batch_size_position_and_order",
+        "tests/test_invariance_batch.py::test_batch_size_position_and_order",
     ),
     Mutant(
         "temperature after top-p",
@@ -226,7 +226,7 @@ FROM_THE_PLAN = [
         "memory kept between calls is not cleared: a mask also allows what an earlier one allowed",
         "csrc/cpu/passes/row.inl",
         (("  memset(out, 0, size_t(words) * 4);\n", ""),),
-        "tests/test_invariance.py::test_stale_workspace",
+        "tests/test_invariance_state.py::test_stale_workspace",
     ),
 ]
 
@@ -348,7 +348,7 @@ CHOSEN_BESIDE = [
                 "m.row_stride = dim == 2 && t.size(0) > 1 ? width : 0;",
             ),
         ),
-        "tests/test_invariance.py::test_strides_and_offsets",
+        "tests/test_invariance_memory.py::test_strides_and_offsets",
     ),
     Mutant(
         "the caller's floating-point mode",
@@ -360,7 +360,7 @@ CHOSEN_BESIDE = [
                 "const auto run = [&](int64_t begin, int64_t end) {\n",
             ),
         ),
-        "tests/test_invariance.py::test_flushed_subnormals",
+        "tests/test_invariance_state.py::test_flushed_subnormals",
     ),
     Mutant(
         "parameters of the first row for all",
@@ -427,7 +427,7 @@ SURVIVED = (
     ),
     (
         "the caller's floating-point mode",
-        "tests/test_invariance.py::test_flushed_subnormals",
+        "tests/test_invariance_state.py::test_flushed_subnormals",
         "it met the mistake as an error of a call that raises, before it compared anything",
     ),
     (

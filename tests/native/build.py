@@ -24,7 +24,7 @@ CORPUS = HERE / "corpus"
 COMMON = ["-std=c++17", "-g1", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-psabi"]
 GCC = ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # in GCC's AVX-512 intrinsics
 BOTH = "address,undefined"
-CHECKED = ["-O1", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+CHECKED = ["-O1", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-DFUSEDRAW_EXACT_SCRATCH"]
 # Flags of the compiler, and of the linker.
 FLAVOURS = {
     "asan": ([*GCC, *CHECKED, f"-fsanitize={BOTH}"], [f"-fsanitize={BOTH}"]),
@@ -66,13 +66,10 @@ def build(program, flavour, changed=None):
     """The path of a program, built if need be; `changed` takes the place of the engine of its name."""
     compiler = clang() if flavour == "fuzzer" else simt_build.COMPILER
     flags, link = FLAVOURS[flavour]
-    scratch = CSRC / "cpu" / "scratch.cpp"
-    engines = sorted({*CSRC.glob("reference/*.cpp"), *CSRC.glob("cpu/*.cpp")} - {scratch})
+    engines = sorted([*CSRC.glob("reference/*.cpp"), *CSRC.glob("cpu/*.cpp")])
     if changed is not None:
         engines = [changed if path.name == changed.name else path for path in engines]
-    exact = flavour in ("asan", "fuzzer")
-    own = [*CASES, *PROGRAMS[program], *(["exact_scratch.cpp"] if exact else [])]
-    sources = [*engines, *([] if exact else [scratch]), *(HERE / name for name in own)]
+    sources = [*engines, *(HERE / name for name in (*CASES, *PROGRAMS[program]))]
     command = [compiler, *COMMON, *flags]
     simt_build.KEPT.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(simt_build.MAX_JOBS) as pool:

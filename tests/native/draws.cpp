@@ -206,11 +206,7 @@ struct MultinomialCase : Case {
     return results;
   }
   std::string absurd(const Results& r) const override {
-    const int64_t* const ids = static_cast<const int64_t*>(r[0].data);
-    std::string wrong;
-    for (int64_t i = 0; wrong.empty() && i < call.x.rows * call.num_samples; ++i)
-      wrong = absurd_id(ids[i], call.x, MaskView{}, i / call.num_samples);
-    return wrong;
+    return first_absurd(r, call.x, call.num_samples);
   }
 };
 

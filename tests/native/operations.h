@@ -57,6 +57,19 @@ inline std::string absurd_id(int64_t id, const RowsView& x, const MaskView& mask
   return "id " + std::to_string(id) + " in row " + std::to_string(row);
 }
 
+// The same for several ids a row, whose output comes first; mask_of(row, place): of one row.
+template <typename MaskOf>
+std::string first_absurd(const Results& r, const RowsView& x, int64_t per_row, MaskOf mask_of) {
+  const int64_t* const ids = static_cast<const int64_t*>(r[0].data);
+  std::string wrong;
+  for (int64_t i = 0; wrong.empty() && i < x.rows * per_row; ++i)
+    wrong = absurd_id(ids[i], x, mask_of(i / per_row, i % per_row), 0);
+  return wrong;
+}
+inline std::string first_absurd(const Results& r, const RowsView& x, int64_t per_row) {
+  return first_absurd(r, x, per_row, [](int64_t, int64_t) { return MaskView{}; });
+}
+
 inline std::string shape_of(const RowsView& x) {
   constexpr const char* kNames[] = {"float32", "bfloat16", "float16"};
   std::ostringstream text;

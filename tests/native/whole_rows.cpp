@@ -72,13 +72,7 @@ struct RouteCase : Case {
     run_rows(c, r.engine.route_row, r);
     return results;
   }
-  std::string absurd(const Results& r) const override {
-    const int64_t* const ids = static_cast<const int64_t*>(r[0].data);
-    std::string wrong;
-    for (int64_t i = 0; wrong.empty() && i < call.x.rows * call.k; ++i)
-      wrong = absurd_id(ids[i], call.x, MaskView{}, i / call.k);
-    return wrong;
-  }
+  std::string absurd(const Results& r) const override { return first_absurd(r, call.x, call.k); }
 };
 
 struct VerifyCase : Case {
@@ -96,13 +90,9 @@ struct VerifyCase : Case {
     return results;
   }
   std::string absurd(const Results& r) const override {
-    const int64_t* const ids = static_cast<const int64_t*>(r[0].data);
-    std::string wrong;
-    for (int64_t i = 0; wrong.empty() && i < call.x.rows * (call.drafts + 1); ++i) {
-      const int64_t row = i / (call.drafts + 1), position = i % (call.drafts + 1);
-      wrong = absurd_id(ids[i], call.x, mask_at(call.target.mask, row, position), 0);
-    }
-    return wrong;
+    return first_absurd(r, call.x, call.drafts + 1, [this](int64_t row, int64_t position) {
+      return mask_at(call.target.mask, row, position);
+    });
   }
 };
 
