@@ -42,6 +42,7 @@ NEED_SOURCES = (
 # The contract from every side in a few minutes.
 PART = (
     "test_bad_input_*.py",
+    "test_concurrency.py",
     "test_endpoints.py",
     "test_facade_*.py",
     "test_import.py",
