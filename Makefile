@@ -32,7 +32,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check
 STAMPS := $(VENV)/.stamps
 
 PY_DIRS   := pyext tests benchmarks examples release setup.py build_cuda.py build_sdist.py
-CXX_FILES := $(shell find csrc benchmarks -path benchmarks/build -prune -o \
+CXX_FILES := $(shell find csrc benchmarks pyext/fusedraw/bench -path benchmarks/build -prune -o \
                  \( -name '*.h' -o -name '*.inl' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print | sort)
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
@@ -96,11 +96,11 @@ mutants: $(STAMPS)/test ## forty mistakes, one at a time: each must be told by i
 	$(PY) tests/mutants/run.py $(MUTANTS_ARGS)
 
 bench: $(STAMPS)/test  ## the full benchmark grid (at most an hour on two cores), then the README's table
-	$(PY) benchmarks/bench.py $(BENCH_ARGS)
+	$(PY) -m fusedraw bench --output benchmarks/results/bench.json $(BENCH_ARGS)
 	$(PY) benchmarks/table.py
 
 bench-quick: $(STAMPS)/test ## a small part of the grid, about two minutes
-	$(PY) benchmarks/bench.py --quick $(BENCH_ARGS)
+	$(PY) -m fusedraw bench --quick $(BENCH_ARGS)
 
 bench-goals: $(STAMPS)/test ## every speed goal: goal, measured, reached?
 	$(PY) benchmarks/goals.py $(BENCH_ARGS)

@@ -22,12 +22,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cases
-import data
 import gpu_peers
-import timing
 import torch
-import validate
+from fusedraw.bench import cases, data, timing, validate
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "bench_gpu.json"

@@ -9,11 +9,10 @@ from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
-import cases
 import cuda_compile
 import cuda_launches
-import data
 import torch
+from fusedraw.bench import cases, data
 from sass import run as machine
 
 ONE_LAUNCH = 128  # rows from which on each is one thread block's

@@ -19,14 +19,13 @@ import sys
 import time
 from pathlib import Path
 
-import cases
 import cuda_compile
 import cuda_devices as devices
 import cuda_measure as measure
 import cuda_table
-import data
 import torch
 from cuda_measure import Draw
+from fusedraw.bench import cases, data
 from sass import code
 
 HERE = Path(__file__).resolve().parent

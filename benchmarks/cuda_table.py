@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-import cases
+from fusedraw.bench import cases
 
 HERE = Path(__file__).resolve().parent
 RESULT = HERE / "results" / "cuda_report.json"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import fusedraw
 import torch
-from data import make
-from timing import chunk_of, interleave, keep_memory, load_said, store
+from fusedraw.bench.data import make
+from fusedraw.bench.timing import chunk_of, interleave, keep_memory, load_said, store
 
 VOCAB, SMALL = 128256, 64
 GOAL = 1.25

@@ -7,10 +7,9 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cases
-import timing
 import torch
-from timing import Samples
+from fusedraw.bench import cases, timing
+from fusedraw.bench.timing import Samples
 
 VOCAB = 128256
 SMALL_VOCAB = 64

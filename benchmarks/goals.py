@@ -17,11 +17,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import cases
-import data
-import floors
-import timing
 import torch
+from fusedraw.bench import cases, data, floors, timing
 from goal_lines import Line, load_engine
 from goals_calls import mix_part, overhead_part, peers_part
 from goals_engine import ENGINE_GOALS, batch_part, engine_part
@@ -78,7 +75,7 @@ def main() -> None:
     reached = sum(line.verdict == "yes" for line in lines)
     print(f"{reached} of {len(lines)} reached")
     partial = set(args.part) != set(everything) or len(args.data) < 3 or len(args.config) < len(ENGINE_GOALS)
-    target = args.output or (None if partial else floors.HERE / "results" / "goals.json")
+    target = args.output or (None if partial else Path(__file__).resolve().parent / "results" / "goals.json")
     if target is None:
         print("not stored: only a part was measured (--output stores it)")
         return

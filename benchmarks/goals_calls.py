@@ -8,13 +8,10 @@ import functools
 import statistics
 from collections.abc import Callable
 
-import cases
-import data
-import timing
 import torch
-import validate
+from fusedraw.bench import cases, data, timing, validate
+from fusedraw.bench.timing import chunk_of, interleave
 from goal_lines import KEYS, ROWS, SMALL_VOCAB, VOCAB, Line, RowByRow, calls_for, load_engine, make_keys, us
-from timing import chunk_of, interleave
 
 SAMPLE_GOAL_US = 10.0
 SAMPLER_GOAL_US = 6.0
@@ -95,7 +92,7 @@ def mix_part(args: argparse.Namespace) -> list[Line]:
 
 def peers_part(args: argparse.Namespace) -> list[Line]:
     """One row, one thread, float32: whole calls against peers of Python, engine time against peers of C."""
-    import peers
+    from fusedraw.bench import peers
 
     torch.set_num_threads(1)
     lines: list[Line] = []

@@ -7,13 +7,10 @@ import argparse
 import functools
 from collections.abc import Callable
 
-import cases
-import data
-import floors
-import timing
 import torch
+from fusedraw.bench import cases, data, floors, timing
+from fusedraw.bench.timing import chunk_in_c, chunk_of, interleave
 from goal_lines import KEYS, ROWS, SMALL_VOCAB, VOCAB, Line, RowByRow, calls_for, engine_time, load_engine, us
-from timing import chunk_in_c, chunk_of, interleave
 
 # (floor, how many times the floor) per configuration and kind of data.
 ENGINE_GOALS: dict[str, dict[str, tuple[str, float]]] = {

@@ -10,9 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cases
-import data
 import torch
+from fusedraw.bench import cases, data
 from goal_lines import SMALL_VOCAB, Line, calls_for
 
 MOST_VOCAB = 262144  # up to here the memory goal holds

@@ -16,8 +16,8 @@ import importlib
 import math
 from collections.abc import Callable
 
-import cases
 import torch
+from fusedraw.bench import cases
 from torch import Tensor
 
 NAMES = ("read", "fusedraw", "torch", "flashinfer", "vllm")

@@ -4,7 +4,7 @@ README."""
 
 from __future__ import annotations
 
-import cases
+from fusedraw.bench import cases
 
 WAYS = {"graph": "replayed from a CUDA graph", "warm": "called", "flushed": "called, L2 flushed before"}
 

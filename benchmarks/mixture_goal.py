@@ -13,9 +13,8 @@ from __future__ import annotations
 import argparse
 import functools
 
-import data
-import timing
 import torch
+from fusedraw.bench import data, timing
 
 VOCAB = 128256
 GOAL = 1.15

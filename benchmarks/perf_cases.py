@@ -6,9 +6,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import cases
-import data
 import torch
+from fusedraw.bench import cases, data
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from engines import bits_of, make_keys, make_mode, make_params

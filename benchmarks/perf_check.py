@@ -115,8 +115,8 @@ def count_cuda() -> Counts:
     """Bytes that a draw reads and writes, by configuration, way and dtype; real rows, V = 49152."""
     if shutil.which("g++") is None:
         raise Missing("g++ not found (Debian: apt-get install g++)")
-    import cases
     import cuda_measure
+    from fusedraw.bench import cases
 
     out = {}
     for dtype in ("bfloat16",):
@@ -176,11 +176,8 @@ def compare(
 
 def print_ratios() -> None:
     """Times over floors, interleaved in this process: for the eye, since machines are noisy."""
-    import cases
-    import data
-    import providers
-    import timing
     import torch
+    from fusedraw.bench import cases, data, providers, timing
 
     torch.set_num_threads(1)
     ratios = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fusedraw
 import torch
-from timing import chunk_of, interleave, keep_memory, load_said, store
+from fusedraw.bench.timing import chunk_of, interleave, keep_memory, load_said, store
 
 GOAL = 5.0
 SHAPES = [(16384, 256, 8), (16384, 64, 6), (16384, 8, 2), (4096, 2304, 8), (16384, 256, 32)]

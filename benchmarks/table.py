@@ -14,8 +14,8 @@ import json
 import sys
 from pathlib import Path
 
-import cases
 import gpu_table
+from fusedraw.bench import cases
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -100,7 +100,7 @@ def table(stored: dict) -> str:
         "",
         "fusedraw and the peers are timed from Python, call and all (fusedraw: a prepared `Sampler`); the "
         "floors in C: `read` is one max pass over the rows, `exp` one float32 exp-and-sum pass. Pure PyTorch "
-        "is the faster of `benchmarks/pure_torch.py`'s samplers, eager or compiled; Hugging Face is the "
+        "is the faster of `fusedraw.bench.pure_torch`'s samplers, eager or compiled; Hugging Face is the "
         "`transformers` warpers and `torch.multinomial`. All were first checked to draw from the law.",
         "",
     ]
@@ -115,7 +115,7 @@ def load(path: Path | None) -> dict:
         if candidate.exists():
             return json.loads(candidate.read_text())
     names = " or ".join(str(p) for p in tried)
-    raise SystemExit(f"table: no stored results in {names}; run: python benchmarks/bench.py")
+    raise SystemExit(f"table: no stored results in {names}; run: make bench")
 
 
 def goals_table(stored: dict) -> str:

@@ -16,7 +16,7 @@ import sys
 
 import fusedraw
 import torch
-from timing import chunk_of, interleave, keep_memory, load_said, machine, versions
+from fusedraw.bench.timing import chunk_of, interleave, keep_memory, load_said, machine, versions
 
 VOCAB = 128_256
 MIB = 2**20

@@ -20,8 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-import timing
 import torch
+from fusedraw.bench import timing
 
 CONFIGS: dict[str, dict] = {
     "greedy": {"do_sample": False},

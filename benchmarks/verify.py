@@ -14,7 +14,7 @@ from pathlib import Path
 
 import fusedraw
 import torch
-from timing import chunk_of, interleave, keep_memory, load_said, store
+from fusedraw.bench.timing import chunk_of, interleave, keep_memory, load_said, store
 from torch import Tensor
 
 B, G, V = 1, 4, 128256

@@ -33,7 +33,7 @@ from simt_engine import library, schedule
 from strategies import examples
 
 sys.path.append(str(ROOT))
-from benchmarks import data
+from fusedraw.bench import data
 
 DTYPES = (F32, BF16, F16)
 

@@ -13,7 +13,7 @@ from simt_build import ROOT
 from simt_engine import library, recorded
 
 sys.path.append(str(ROOT))
-from benchmarks import data
+from fusedraw.bench import data
 
 MANY = 130  # rows that are not split
 

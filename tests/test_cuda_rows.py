@@ -35,7 +35,7 @@ from simt_build import ROOT
 from simt_engine import library, schedule
 
 sys.path.append(str(ROOT))
-from benchmarks import cases, data
+from fusedraw.bench import cases, data
 
 REAL, REAL_LIKE, PEAKED, FLAT = ("real", 49152), ("real", 128256), ("peaked", 128256), ("flat", 128256)
 BENCHMARKED = {

@@ -13,7 +13,7 @@ from simt_build import ROOT
 from simt_engine import library, recorded
 
 sys.path.append(str(ROOT))
-from benchmarks import data
+from fusedraw.bench import data
 
 ROWS = 16  # of each kind
 SPLIT, WHOLE = 1, 128  # rows of a call: of fewer than 128, each is shared by thread blocks

@@ -16,8 +16,8 @@ if not (ROOT / "benchmarks" / "bench_gpu.py").is_file():
     pytest.skip(f"no benchmarks beside the tests: {ROOT}", allow_module_level=True)
 sys.path.append(str(ROOT / "benchmarks"))
 import bench_gpu  # noqa: E402
-import cases  # noqa: E402
 import gpu_peers  # noqa: E402
+from fusedraw.bench import cases  # noqa: E402
 
 SCRIPTS = {
     "test-gpu": (GPU / "run.py", "-q"),

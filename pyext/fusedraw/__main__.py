@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m fusedraw`: info, demo. (Without torch, `__init__` has said so and left with 1.)"""
+"""`python -m fusedraw`: info, demo, bench. (Without torch, `__init__` has said so and left with 1.)"""
 
 import argparse
 import sys
@@ -11,13 +11,21 @@ def main(argv=None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     commands.add_parser("info", help="versions, instruction sets, CUDA, threads")
     demo_parser = commands.add_parser("demo", help="draw from a small model and show what happened")
-    if "demo" in argv[:1]:  # imported only when run: it may need more than the package does
+    bench_parser = commands.add_parser("bench", help="time per call beside floors and other samplers")
+    # imported only when run: they need more than the package does
+    if "demo" in argv[:1]:
         from . import demo
 
         demo.add_arguments(demo_parser)
+    if "bench" in argv[:1]:
+        from .bench import command
+
+        command.add_arguments(bench_parser)
     arguments = parser.parse_args(argv)
     if arguments.command == "demo":
         return demo.main(arguments)
+    if arguments.command == "bench":
+        return command.main(arguments)
     from .info import info_text
 
     print(info_text())

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ CACHED_ELEMENTS = 1 << 18  # 1 MB of float32, half of a usual second-level cache
 class Sampler:
     """One configuration for one V; the buffers are made here, once."""
 
-    def __init__(self, config: str, settings: dict[str, object], vocab: int):
+    def __init__(self, config: str, settings: dict[str, Any], vocab: int):
         if vocab % MAX_BLOCK != 0:
             raise ValueError(f"pure_torch.Sampler: V must be a multiple of {MAX_BLOCK}, got {vocab}")
         self.temperature = float(settings.get("temperature", 1.0))
@@ -172,9 +173,7 @@ class Batched:
 
     CONFIGS = ("greedy", "T", "top-k", "top-p", "top-k+top-p", "min-p", "T+logp+entropy")
 
-    def __init__(
-        self, config: str, settings: dict[str, object], batch: int, vocab: int, compile: bool = False
-    ):
+    def __init__(self, config: str, settings: dict[str, Any], batch: int, vocab: int, compile: bool = False):
         self.rows = Sampler(
             config, settings, vocab
         )  # its parameters, and the rounds after the first of top-p

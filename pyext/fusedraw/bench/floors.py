@@ -5,9 +5,9 @@
     exp   one float32 exp-and-sum pass over each row, its max known beforehand
 
 Rows are CPU tensors [B, V], float32 or bfloat16, stride(1) == 1. Timing is done inside C, so that a floor
-carries no cost of Python. Run as a script it checks the floors and prints them for this machine:
+carries no cost of Python. Run as a module it checks the floors and prints them for this machine:
 
-    python benchmarks/floors.py --vocab 128256 --data flat
+    python -m fusedraw.bench.floors --vocab 128256 --data flat
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 import torch  # before the library is loaded: both then share torch's libgomp and its thread pool
 
 HERE = Path(__file__).resolve().parent
-BUILD = HERE / "build"  # ignored by git
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fusedraw"
 KINDS = {"read": 0, "exp": 1}
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 LOG2E = math.log2(math.e)
@@ -33,11 +33,11 @@ FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-ffp-contract=off
 
 
 def compile_library(name: str) -> ctypes.CDLL:
-    """Loads `name`.cpp of this folder, built by the system's compiler unless it has been before."""
+    """Loads `name`.cpp of this folder, built by the system's compiler into the user's cache on first use."""
     source = HERE / f"{name}.cpp"
     digest = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:12]
-    BUILD.mkdir(exist_ok=True)
-    target = BUILD / f"{name}-{digest}.so"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    target = CACHE / f"{name}-{digest}.so"
     if not target.exists():
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
         if compiler is None:
@@ -78,7 +78,14 @@ class Floor:
         self.result = torch.empty(rows)
         self.maxima = logits.amax(1).float() if kind == "exp" else None
         self.logits = logits  # kept: the call holds its address only
-        self.arguments = [KINDS[kind], DTYPES[logits.dtype], logits.data_ptr(), rows, cols, logits.stride(0)]
+        self.arguments: list[int | float | None] = [
+            KINDS[kind],
+            DTYPES[logits.dtype],
+            logits.data_ptr(),
+            rows,
+            cols,
+            logits.stride(0),
+        ]
         self.arguments += [None if self.maxima is None else self.maxima.data_ptr(), LOG2E / temperature]
         self.arguments += [self.result.data_ptr(), threads]
         self.run = library().floors_run
@@ -108,7 +115,7 @@ def measure(floor: Floor, passes: int = 400) -> tuple[float, float]:
 
 
 def main() -> None:
-    import data
+    from . import data
 
     parser = argparse.ArgumentParser(description="Checks the floors and prints them for this machine.")
     parser.add_argument("--vocab", type=int, default=128256)

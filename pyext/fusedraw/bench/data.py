@@ -24,7 +24,7 @@ KINDS = ("real", "flat", "peaked")
 MAX_ROWS = 64
 REAL_VOCAB = 49152
 HEAD = 1024  # of a sorted real row: these logits carry nearly all of the mass and keep their spacing
-REAL_FILE = Path(__file__).resolve().parent.parent / "pyext/fusedraw/data/real_logits.npz"
+REAL_FILE = Path(__file__).resolve().parent.parent / "data" / "real_logits.npz"
 
 
 @functools.cache

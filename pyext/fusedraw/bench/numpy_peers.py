@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy
 
@@ -18,7 +19,7 @@ MAX_BLOCK = 64
 class Sampler:
     """One configuration; `calls` of it are independent draws from a generator of its own."""
 
-    def __init__(self, config: str, settings: dict[str, object], seed: int = 5):
+    def __init__(self, config: str, settings: dict[str, Any], seed: int = 5):
         self.uniform = numpy.random.default_rng(seed).random
         self.scale = numpy.float32(1.0 / (float(settings.get("temperature", 1.0)) or 1.0))
         self.top_k = int(settings.get("top_k", 0))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DATA = ("real", "flat", "peaked")
 
 # Arguments of fusedraw.sample. Names are those of tables, filters and stored results.
-CONFIGS: dict[str, dict[str, object]] = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "T": {"temperature": 0.8},
     "top-k": {"top_k": 50},
@@ -52,7 +53,7 @@ class Case:
         return f"{self.config}-{self.data}-V{self.vocab}-B{self.batch}-{self.dtype}-t{self.threads}"
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         return CONFIGS[self.config]
 
 

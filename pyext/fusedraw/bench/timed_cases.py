@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The timed cases, driven by pytest-benchmark; `python benchmarks/bench.py` chooses and stores.
+"""The timed cases, driven by pytest-benchmark; `python -m fusedraw bench` chooses and stores.
 
 One test is one case. Its providers take turns round by round in this process: pytest-benchmark times the
 leading one (fusedraw), the others run in the setup of each of its rounds. Before that, all are validated.
@@ -7,26 +7,17 @@ leading one (fusedraw), the others run in the setup of each of its rounds. Befor
 
 from __future__ import annotations
 
-import os
-import sys
-
 import pytest
-
-sys.path.insert(0, os.path.dirname(__file__))
-
-import bench
-import data
-import providers
-import timing
 import torch
-import validate
-from cases import DTYPES, Case
 
-SELECTION = bench.Selection.from_environment()
+from . import command, data, providers, timing, validate
+from .cases import DTYPES, Case
+
+SELECTION = command.Selection.from_environment()
 
 
 @pytest.mark.parametrize("case", SELECTION.cases, ids=lambda case: case.name)
-def test_case(case: Case, benchmark, recorder: bench.Recorder) -> None:
+def test_case(case: Case, benchmark, recorder: command.Recorder) -> None:
     if recorder.out_of_time():
         recorder.leave_out(case)
         pytest.skip("out of time")
@@ -37,7 +28,7 @@ def test_case(case: Case, benchmark, recorder: bench.Recorder) -> None:
     for name in names:
         validate.check(name, case, logits)
     turns = {
-        name: timing.Turn(chunk, SELECTION.rounds, bench.CHUNK_SECONDS, bench.MOST_SECONDS)
+        name: timing.Turn(chunk, SELECTION.rounds, command.CHUNK_SECONDS, command.MOST_SECONDS)
         for name, chunk in chunks.items()
     }
     lead = "fusedraw" if "fusedraw" in turns else names[0]
@@ -64,6 +55,6 @@ def test_case(case: Case, benchmark, recorder: bench.Recorder) -> None:
 
 @pytest.fixture(scope="session")
 def recorder():
-    out = bench.Recorder(SELECTION)
+    out = command.Recorder(SELECTION)
     yield out
     out.finish()

@@ -35,7 +35,7 @@ def keep_memory() -> None:
     """Starts this process again with a malloc that keeps its memory, unless it has one already."""
     if sys.platform != "linux" or memory_is_kept():
         return
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **KEEP_MEMORY})
 
 
 def chunk_of(calls: Sequence[Callable[[], object]], before: Callable[[], object] | None = None) -> Chunk:

@@ -16,15 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cases
-import floors
 import numpy
-import numpy_peers
-import providers
-import pure_torch
-import timing
 import torch
 from torch import Tensor
+
+from . import cases, floors, numpy_peers, providers, pure_torch, timing
 
 # Beside the configurations of cases.py.
 MORE_CONFIGS = ("softmax", "T+logp+top-5")
@@ -87,6 +83,8 @@ def bucketed() -> ctypes.CDLL | None:
 
 
 def bucketed_peer(row: Tensor, temperature: float) -> Peer:
+    library = bucketed()
+    assert library is not None
     ids = torch.zeros(row.shape[0], dtype=torch.int64)
     scale = floors.LOG2E / temperature
     # one multiplication spreads the seeds: xorshift needs many set bits to start well
@@ -94,7 +92,7 @@ def bucketed_peer(row: Tensor, temperature: float) -> Peer:
 
     def run(iterations: int) -> float:
         arguments = (row.data_ptr(), *row.shape, scale, next(seeds), ids.data_ptr(), iterations)
-        return bucketed().bucketed_run(*arguments)
+        return library.bucketed_run(*arguments)
 
     def call() -> Tensor:
         run(1)
@@ -152,6 +150,7 @@ def llama() -> ctypes.CDLL | None:
 
 def llama_peer(config: str, row: Tensor) -> Peer:
     lib, vocab = llama(), row.shape[1]
+    assert lib is not None
     samplers = []
     for name, arguments in LLAMA_CHAINS[config]:
         make = getattr(lib, f"llama_sampler_init_{name}")

@@ -18,14 +18,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cases
-import data
-import floors
 import numpy
-import providers
 import torch
-from cases import Case
 from torch import Tensor
+
+from . import cases, data, floors, providers
+from .cases import Case
 
 ROWS = 4  # of a case are checked
 REFERENCE_KEYS = 2  # sets of keys are drawn with by the reference, which sorts every row

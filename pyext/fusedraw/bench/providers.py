@@ -13,13 +13,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
-import floors
-import pure_torch
-import timing
 import torch
-from cases import Case
 from torch import Tensor
+
+from . import floors, pure_torch, timing
+from .cases import Case
 
 NAMES = ("read", "exp", "fusedraw", "torch", "torch-compile", "hugging-face")
 KEY_SETS = 8
@@ -87,7 +87,7 @@ def fastest_eager(case: Case, logits: Tensor):
     if case.batch == 1 or case.config not in EAGER_BATCHED:
         return by_row
     together = pure_torch.Batched(case.config, case.settings, case.batch, case.vocab)
-    samplers = {"by_row": by_row, "together": together}
+    samplers: dict[str, Callable[[Tensor], object]] = {"by_row": by_row, "together": together}
     chunks = {name: timing.chunk_of([functools.partial(s, logits)]) for name, s in samplers.items()}
     got = timing.interleave(chunks, rounds=5)
     return min(samplers.items(), key=lambda item: got[item[0]].median)[1]
@@ -96,7 +96,7 @@ def fastest_eager(case: Case, logits: Tensor):
 class HuggingFace:
     """transformers' own warper classes, as `generate` applies them."""
 
-    def __init__(self, settings: dict[str, object]):
+    def __init__(self, settings: dict[str, Any]):
         from transformers.generation import logits_process as hf
 
         self.temperature = float(settings.get("temperature", 1.0))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time per call over the grid of cases.py, beside the floors and the peers; printed, and stored as JSON.
 
-python benchmarks/bench.py                     the full grid, at most an hour on two cores
-python benchmarks/bench.py --quick             about two minutes
-python benchmarks/bench.py --case top-p-flat V128256-B1 --provider fusedraw exp    parts of names pick
+python -m fusedraw bench                     the full grid, at most an hour on two cores
+python -m fusedraw bench --quick             about two minutes
+python -m fusedraw bench --case top-p-flat V128256-B1 --provider fusedraw exp    parts of names pick
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ import argparse
 import gc
 import json
 import os
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import cases
-import data
-import providers
-import timing
-from cases import Case
+from . import cases, data, providers, timing
+from .cases import Case
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results"
-VARIABLE = "FUSEDRAW_BENCH"  # carries the selection to test_bench.py
+RESULTS = Path("fusedraw-bench")  # of the current directory
+VARIABLE = "FUSEDRAW_BENCH"  # carries the selection to timed_cases.py
 
 ROUNDS = 15
 CHUNK_SECONDS = 1e-3  # of calls per provider and round
@@ -110,7 +106,7 @@ class Recorder:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         stored = {
-            "command": "python benchmarks/bench.py" + (" --quick" if self.selection.grid == "quick" else ""),
+            "command": "python -m fusedraw bench" + (" --quick" if self.selection.grid == "quick" else ""),
             "unit": "us per call of the whole batch: lower quartile, median, upper quartile; calls timed",
             "machine": timing.machine(),
             "versions": timing.versions(),
@@ -119,10 +115,9 @@ class Recorder:
             "malloc_keeps_memory": timing.memory_is_kept(),
             "seconds": round(time.monotonic() - self.started),
             "left_out": [*self.absent.values(), *self.reasons, *self.left_out],
-            "results": self.results,
         }
         # one line per case: readable, and a diff shows the cases that changed
-        lines = [json.dumps(result) for result in stored.pop("results")]
+        lines = [json.dumps(result) for result in self.results]
         head = json.dumps(stored, indent=1)[:-2]
         target.write_text(head + ',\n "results": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n")
 
@@ -139,7 +134,7 @@ class Recorder:
 
 
 def instruction_sets() -> dict[str, str]:
-    import floors
+    from . import floors
 
     out = {"floors": floors.isa()}
     try:
@@ -160,11 +155,8 @@ class OwnLines:
         return (report.outcome if report.when == "call" or report.skipped else ""), "", ""
 
 
-def main() -> int:
-    timing.keep_memory()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
     parser.add_argument("--quick", action="store_true", help="the small grid")
     parser.add_argument("--case", nargs="+", default=[], help="parts of case names, wildcards allowed")
     parser.add_argument("--provider", nargs="+", default=list(providers.NAMES), choices=providers.NAMES)
@@ -173,10 +165,13 @@ def main() -> int:
         "--minutes", type=float, default=60.0, help="cases beyond this are left out and printed"
     )
     parser.add_argument(
-        "--output", default=None, help="where the JSON goes (default: results/, whole grids only)"
+        "--output", default=None, help="where the JSON goes (default: fusedraw-bench/, whole grids only)"
     )
     parser.add_argument("--list", action="store_true", help="print the names of the cases, measure nothing")
-    args = parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> int:
+    timing.keep_memory()
     grid = "quick" if args.quick else "full"
     output = str(Path(args.output).resolve()) if args.output else None
     selection = Selection(grid, args.case, args.provider, args.rounds, args.minutes, output)
@@ -194,9 +189,11 @@ def main() -> int:
 
     gc.disable()
     options = f"-c {os.devnull} -q -s --no-header -p no:cacheprovider --tb=short -W ignore"
-    own = ["--rootdir", str(HERE), "--benchmark-quiet", "--benchmark-disable-gc", str(HERE / "test_bench.py")]
-    return int(pytest.main([*options.split(), *own], plugins=[OwnLines()]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    own = [
+        "--rootdir",
+        str(HERE),
+        "--benchmark-quiet",
+        "--benchmark-disable-gc",
+        str(HERE / "timed_cases.py"),
+    ]
+    return int(pytest.main([*options.split(), *own, str(HERE / "timed_cases.py")], plugins=[OwnLines()]))
