@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts for docs/scaling.md: what `sample` reads and writes per row on the CUDA engine, by V, row by row, each
-draw checked for the CPU engine's token. Nothing here is a time."""
+"""Counts for docs/scaling.md: what `sample` reads and writes on the CUDA engine, by V, row by row, each draw
+checked for the CPU engine's token. Nothing here is a time."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ ranks, and the bound of a decode step. Everything that is assumed stands in this
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,6 +98,7 @@ class Times:
 
     def __init__(self, counts: Counts, report: dict, bench: dict):
         self.counts = counts
+        self.known: dict[tuple[str, int, int], devices.Estimate] = {}
         self.resident = {k["name"]: k["resident"] for k in report["kernels"] if k["arch"] == H100.arch}
         self.tile: dict[str, int] = {}
         for loop in report["loops"]:
@@ -125,8 +125,13 @@ class Times:
             out.append(max(a + slope * (vocab - v0), 1.0))
         return out
 
-    @functools.cache  # noqa: B019: one object, as long as the page is made
     def counted(self, config: str, batch: int, vocab: int) -> devices.Estimate:
+        key = (config, batch, vocab)
+        if key not in self.known:
+            self.known[key] = self.estimate(*key)
+        return self.known[key]
+
+    def estimate(self, config: str, batch: int, vocab: int) -> devices.Estimate:
         mode = measure.MODES[batch >= measure.ONE_LAUNCH]
         entry = self.counts.entry(self.KIND, self.DTYPE, mode, config, vocab)
         rows = range(self.counts.row_count)
@@ -175,7 +180,7 @@ class Times:
 
 
 MEASURED_VOCAB, MEASURED_BATCHES = 128256, (1, 32, 256)
-# Their batches hold rows of the nucleus that took milliseconds (evidence-device.md), by a kernel changed since.
+# Their batches have rows that took milliseconds, by a kernel that was changed since (evidence-device.md).
 SINCE_CHANGED = ("top-p", "mix+top-p")
 
 # Exchanges of vocabulary-parallel ranks. Bytes that each rank gives for a row.

@@ -54,7 +54,7 @@ def moved(counts: Counts) -> str:
             of = [counts.entry("real", "bfloat16", mode, config, vocab) for mode in (SPLIT, WHOLE)]
             cells.append(" / ".join(f"{mean_reads(e, counts.row_count):.2f}" for e in of))
         rows.append([title, *cells])
-    return rows_of(["bfloat16, real-like", *vocab_head(MOVED_VOCABS)], rows)
+    return rows_of(["counted: bfloat16, real-like", *vocab_head(MOVED_VOCABS)], rows)
 
 
 GROUPS = (
@@ -77,7 +77,7 @@ def lines(counts: Counts) -> str:
             )
         rows.append([title, *cells])
     head = [
-        "slope, start, off (rows)",
+        "derived: slope, start, off (rows)",
         "real-like, bfloat16, B < 128",
         "the same, B >= 128",
         "float32, B >= 128",

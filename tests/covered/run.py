@@ -37,7 +37,8 @@ CXXFLAGS = "--coverage -fprofile-update=atomic -O1"
 LEFT_OUT = (
     *("test_aarch64.py", "test_build.py", "test_cuda_*.py", "test_docs.py", "test_gpu_suite.py"),
     *("test_layers.py", "test_memory.py", "test_mutants.py", "test_native.py", "test_release.py"),
-    *("test_sass.py", "test_simt_executor.py", "test_stability.py", "test_statistics*.py"),
+    *("test_sass.py", "test_scaling.py", "test_simt_executor.py", "test_stability.py"),
+    "test_statistics*.py",
 )
 SETTINGS = """[run]
 parallel = true

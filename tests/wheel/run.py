@@ -36,6 +36,7 @@ NEED_SOURCES = (
     "test_perf_check.py",
     "test_release.py",
     "test_sass.py",
+    "test_scaling.py",
     "test_simt_executor.py",
     "test_cuda_*.py",
 )
