@@ -120,7 +120,8 @@ instructions in proportion.
 """
 
 CHECK = """\
-What an H100 measured at V = {} beside it (microseconds; the bytes of the rows alone at full bandwidth: {}):
+What an H100 measured at V = {} beside it, in microseconds. Replayed rows are warm, so those of B = 1 and 32
+came from the L2 cache; the bytes of the rows alone, from memory at full bandwidth: {}.
 """
 
 AFTER_CHECK = """\
