@@ -100,7 +100,7 @@ def table(stored: dict) -> str:
         "",
         "fusedraw and the peers are timed from Python, call and all (fusedraw: a prepared `Sampler`); the "
         "floors in C: `read` is one max pass over the rows, `exp` one float32 exp-and-sum pass. Pure PyTorch "
-        "is the faster of `fusedraw.bench.pure_torch`'s samplers, eager or compiled; Hugging Face is the "
+        "is the faster of `pyext/fusedraw/bench/pure_torch.py`'s samplers, eager or compiled; Hugging Face is the "
         "`transformers` warpers and `torch.multinomial`. All were first checked to draw from the law.",
         "",
     ]

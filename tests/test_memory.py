@@ -135,14 +135,15 @@ def test_the_measure_sees_memory():
     body = """
 kept = []
 results = {
-    "moment": forked(lambda: torch.ones(MIB // 2, dtype=torch.float32).sum()),
-    "stays": forked(lambda: kept.append(torch.ones(MIB, dtype=torch.float32))),
+    "moment": forked(lambda: torch.ones(2 * MIB, dtype=torch.float32).sum()),
+    "stays": forked(lambda: kept.append(torch.ones(4 * MIB, dtype=torch.float32))),
     "nothing": forked(lambda: None),
 }
 """
     results = in_new_process(body)
-    assert 2 << 20 <= results["moment"][0] + SLACK < 3 << 20 and results["moment"][1] < 1 << 20
-    assert min(results["stays"]) + SLACK >= 4 << 20 and max(results["nothing"]) < 1 << 19
+    slack = 1 << 20  # of 8 MiB and of 16: with others at work, more pages wait to be counted
+    assert 8 << 20 <= results["moment"][0] + slack < 10 << 20 and results["moment"][1] < 1 << 20
+    assert min(results["stays"]) + slack >= 16 << 20 and max(results["nothing"]) < 1 << 19
 
 
 def test_whole_row_operations_allocate_their_output():
