@@ -126,7 +126,8 @@ def quick() -> Iterator[Case]:
             if small and (case.dtype == "float32" or (case.batch == 1 and case.vocab == 128256)):
                 yield case
         elif case.part == "features":
-            if case.batch == 1 and case.data == "peaked":
+            drawn = case.batch == 1 and case.data == "peaked"
+            if drawn or case.config in ("route", "token_logprob"):
                 yield case
         elif case.data == "peaked" and case.config == "top-p" and case.batch <= 16 and case.vocab <= 131072:
             yield case
