@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls whose logits lie in no cache when they begin.
 
-Before each call the cache lines of the logits are flushed (clflush, cold.cpp), untimed; then the one call is timed.
-The floors are treated alike. Code, a sampler's own buffers and its tables stay where they are: what is cold is what
-the caller hands over.
+Before each call the cache lines of the logits are flushed (clflush, cold.cpp), untimed; then the one call is
+timed. The floors are treated alike. Code, a sampler's own buffers and its tables stay where they are: what is
+cold is what the caller hands over.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def skipped(name: str) -> str | None:
     """Why a provider has no cold times, or None."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return "cold caches: flushing them is written for x86-64 only"
-    return None if name in READ_THE_LOGITS else f"{name} has no cold times: it does not read the logits in place"
+    return None if name in READ_THE_LOGITS else f"{name} has no cold times: it reads a copy of the logits"
 
 
 @functools.cache

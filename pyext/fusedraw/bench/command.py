@@ -14,6 +14,7 @@ import gc
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,14 +22,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import cases, compare, sources, stored, timing
+from . import cases, compare, floors, sources, stored, timing
 from .recorder import MINUTES, RESULTS, ROUNDS, VARIABLE, Recorder, Selection, instruction_sets
 from .stored import BenchError
 
 HERE = Path(__file__).resolve().parent
 STORAGE = RESULTS / "pytest-benchmark"
 AUTOSAVE = ""
-BAD_INPUT = 2
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 
 class OwnLines:
@@ -54,31 +55,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="print the parts and the names of the cases, measure nothing")
     add("--compare", metavar="OLD.json", help="print old, new and ratio of every case after the run")
     add("--from", metavar="NEW.json", dest="stored", help="with --compare: this stored run, measure nothing")
-    add("--save", nargs="?", const=AUTOSAVE, metavar="NAME", help=f"pytest-benchmark's file too, in {STORAGE}/")
+    add(
+        "--save",
+        nargs="?",
+        const=AUTOSAVE,
+        metavar="NAME",
+        help=f"for pytest-benchmark too, in {STORAGE}/",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     timing.keep_memory()
     try:
-        selection = selection_of(args)
-        old = stored.load(Path(args.compare)) if args.compare else None
-        if args.stored:
-            if old is None:
-                raise BenchError("--from needs --compare OLD.json")
-            print(compare.text(old, narrowed(stored.load(Path(args.stored)), selection)))
-            return 0
-        if not args.list:
-            check_possible(selection, args.save)
+        return done(args)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return BAD_INPUT
-    if args.list:
-        print(listing(selection.cases))
+    except BrokenPipeError:  # `| head` has seen enough; nothing more can be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+
+
+def done(args: argparse.Namespace) -> int:
+    """The exit code; BenchError for bad input, before any work."""
+    selection = selection_of(args)
+    old = stored.load(Path(args.compare)) if args.compare else None
+    if args.stored:
+        if old is None:
+            raise BenchError("--from needs --compare OLD.json")
+        print(compare.text(old, narrowed(stored.load(Path(args.stored)), selection)), flush=True)
         return 0
+    if args.list:
+        print(listing(selection.cases), flush=True)
+        return 0
+    check_possible(selection, args.save)
     code = run(selection, args.save)
     if old is not None and Recorder.latest is not None:
         new = {**Recorder.latest.head, "results": list(Recorder.latest.results.values())}
-        print("", compare.text(old, narrowed(new, selection)), sep="\n")
+        print("", compare.text(old, narrowed(new, selection)), sep="\n", flush=True)
     return code
 
 
@@ -93,9 +107,7 @@ def selection_of(args: argparse.Namespace) -> Selection:
     output = str(Path(args.output).resolve()) if args.output else None
     wanted = [name for name in sources.NAMES if name in args.provider]
     grid = "quick" if args.quick else "full"
-    selection = Selection(
-        grid, args.case, args.part, wanted, args.rounds, args.minutes, output, args.fresh
-    )
+    selection = Selection(grid, args.case, args.part, wanted, args.rounds, args.minutes, output, args.fresh)
     offered = cases.select(selection.every, [], args.part)
     for pattern in args.case:
         if not any(cases.matches(case, pattern) for case in offered):
@@ -115,6 +127,10 @@ def check_possible(selection: Selection, save: str | None) -> None:
     for module in ("pytest", "pytest_benchmark"):
         if importlib.util.find_spec(module) is None:
             raise BenchError(f"needs {module.replace('_', '-')}: pip install pytest pytest-benchmark")
+    try:
+        floors.library()
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        raise BenchError(f"the floors cannot be built: {error}") from None
     if save is not None and (os.sep in save or save.startswith(("-", "."))):
         raise BenchError(f"--save takes a name, got {save!r}")
     target = Path(selection.output) if selection.output else None
@@ -144,8 +160,8 @@ def narrowed(run: dict[str, Any], selection: Selection) -> dict[str, Any]:
 
 
 def run(selection: Selection, save: str | None) -> int:
-    machine = timing.machine()
-    print(f"bench: {len(selection.cases)} cases, medians of {selection.rounds} interleaved rounds, us per call")
+    machine, count = timing.machine(), len(selection.cases)
+    print(f"bench: {count} cases, medians of {selection.rounds} interleaved rounds, us per call")
     print(f"{machine['cpu']}, {machine['cores']} cores; {instruction_sets()}")
     print(timing.load_said(), flush=True)
     os.environ[VARIABLE] = json.dumps(asdict(selection))
@@ -158,5 +174,4 @@ def run(selection: Selection, save: str | None) -> int:
     if save is not None:
         own.append(f"--benchmark-save={save}" if save else "--benchmark-autosave")
     code = pytest.main([*options.split(), *own, str(HERE / "timed_cases.py")], plugins=[OwnLines()])
-    # a run with nothing left to measure has only skipped tests, which is no failure
-    return int(code)
+    return INTERRUPTED if code == pytest.ExitCode.INTERRUPTED else int(code)

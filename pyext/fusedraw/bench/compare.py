@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two stored runs side by side: per case and provider the old median, the new one, and their ratio.
 
-A machine that others share is faster on one day than on another, and the floors with it: `over floor` is the ratio
-of the times as multiples of the floor `exp` (or `read`) that was measured in the same run on the same case. A line
-is marked where each of the two medians lies outside the quartiles of the other run.
+A machine that others share is faster on one day than on another, and the floors with it: `over floor` is the
+ratio of the times as multiples of the floor `exp` (or `read`) measured in the same run on the same case. A
+line is marked where each of the two medians lies outside the quartiles of the other run.
 """
 
 from __future__ import annotations
@@ -80,12 +80,14 @@ def text(old: dict[str, Any], new: dict[str, Any]) -> str:
             said += f", over the floor {mean_ratio(over):.3f}"
         slower = sum(line.outside and line.ratio > 1 for line in mine)
         faster = sum(line.outside and line.ratio < 1 for line in mine)
-        out.append(f"{said} (geometric means); outside both quartile ranges: {slower} slower, {faster} faster")
+        out.append(
+            f"{said} (geometric means); outside both quartile ranges: {slower} slower, {faster} faster"
+        )
     news = {stored.case_of(result) for result in new["results"]}
     olds = {stored.case_of(result) for result in old["results"]}
     if news ^ olds:
         out.append(f"in the old run only: {len(olds - news)} cases; in the new one only: {len(news - olds)}")
     differ = [key for key in ("machine", "versions", "isa") if old.get(key) != new.get(key)]
     if differ:
-        out.append(f"the two runs differ in {', '.join(differ)}: times of different machines are no comparison")
+        out.append(f"the two runs differ in {', '.join(differ)}: look at what is over the floor")
     return "\n".join(out)

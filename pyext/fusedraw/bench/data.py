@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of logits for the benchmarks. Everything is a function of (kind, V): fixed seeds. There are 64 rows (8 of
-more than LONG_VOCAB logits); a larger batch has them again and again.
+"""Rows of logits for the benchmarks. Everything is a function of (kind, V): fixed seeds. There are 64 rows, 8
+of more than LONG_VOCAB logits; a larger batch has them again and again.
 
 flat       independent normal numbers, sd 1: many tokens share the mass, filters have the most to keep
 peaked     like a language model's: the token of rank r = 1..V has the logit 20 - a * ln(r + 1), which is

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The best plain PyTorch forms known to us of what features.py times: the same inputs, the same law.
 
-Each is a class made once per case, with its buffers, and called with nothing; a call gives ids [B], or what the
-operation gives. They draw with pure_torch.Sampler, the fastest sampler there is for few or long rows.
+Each is a class made once per case, with its buffers, and called with nothing; a call gives ids [B], or what
+the operation gives. They draw with pure_torch.Sampler, the fastest sampler there is for few or long rows.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ def allowed_ids(words: Tensor, some: Tensor) -> Tensor:
     return some[word] * WORD + bit
 
 
+def ids_of(sampler: pure_torch.Sampler, logits: Tensor) -> Tensor:
+    ids = sampler(logits)
+    assert isinstance(ids, Tensor)
+    return ids
+
+
 class Edited:
     """Penalties over a history of ids, a bitmask, then a sampler of pure_torch."""
 
@@ -68,11 +74,11 @@ class Edited:
         return out
 
     def __call__(self) -> Tensor:
-        return torch.cat([self.sampler(self.edited(row)) for row in range(len(self.logits))])
+        return torch.cat([ids_of(self.sampler, self.edited(row)) for row in range(len(self.logits))])
 
 
 class Structured:
-    """A grammar's bitmask, then temperature: only the allowed tokens where they are few, else the masked row."""
+    """A grammar's bitmask, then temperature: the allowed tokens alone where few, else the masked row."""
 
     def __init__(self, logits: Tensor, temperature: float, words: Tensor):
         self.logits, self.temperature, self.words = logits, temperature, words
@@ -86,7 +92,7 @@ class Structured:
             ids = allowed_ids(words, some)
             probs = (self.logits[row, ids].float() / self.temperature).softmax(0)
             return ids[pure_torch.race(probs.unsqueeze(0))]
-        return self.sampler(self.mask(self.logits[row], words))
+        return ids_of(self.sampler, self.mask(self.logits[row], words))
 
     def __call__(self) -> Tensor:
         return torch.cat([self.draw(row) for row in range(len(self.logits))])
@@ -115,7 +121,7 @@ class Mixture:
 
 
 class Route:
-    """As mixture-of-experts models write it: softmax, the fastest noise, top-k, gather, renormalise, count."""
+    """As mixture-of-experts models write it: softmax, the fastest noise, top-k, gather, normalise, count."""
 
     def __init__(self, logits: Tensor, k: int, noise: str):
         self.logits, self.k, self.noise = logits, k, noise
@@ -131,7 +137,7 @@ class Route:
 
 
 class TokenLogprob:
-    """Log-probabilities of given ids: without a gradient no [N, V] is stored; with one, log_softmax and gather."""
+    """Log-probabilities of given ids: logsumexp without a gradient, log_softmax and gather with one."""
 
     def __init__(self, logits: Tensor, ids: Tensor, weight: Tensor, gradient: bool):
         self.logits, self.ids, self.weight, self.gradient = logits, ids, weight, gradient

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a call can do beside drawing from one row of logits, fusedraw against the best plain PyTorch form.
 
-penalties+bitmask   repetition, frequency and presence penalty over 256 ids, a bitmask of which half the bits are
-                    set, then top-k 50 and top-p 0.95
+penalties+bitmask   repetition, frequency and presence penalty over 256 ids, a bitmask with half its bits set,
+                    then top-k 50 and top-p 0.95
 structured          a grammar's bitmask in words that allows 64 tokens, T = 0.8
 structured-open     one that allows nine tokens of ten, as within a string
 mixture-2, -4       the mean of the laws of 2 or 4 models, T = 0.8; the rows of a case are those of all models
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ MOST_SIGMA = 6.0  # of the mean surprisal, as in validate.py
 class Work:
     """One case's calls, made once, and what is checked of them."""
 
-    fused: list[Callable[[], Any]]
+    fused: Sequence[Callable[[], Any]]
     plain: Callable[[], Any]
     check_fused: Callable[[], None]
     check_plain: Callable[[], None]
@@ -165,7 +165,7 @@ def drawing_work(case: Case, logits: Tensor) -> Work:
 
     def check_fused() -> None:
         for keys in every[:2]:
-            assert torch.equal(draw(keys=keys), by_reference(lambda keys=keys: draw(keys=keys))), case.name
+            assert torch.equal(draw(keys=keys), by_reference(functools.partial(draw, keys=keys))), case.name
         check_draws("fusedraw", case, logs, numbered(draw))
 
     fused = [functools.partial(draw, keys=keys.contiguous()) for keys in every]
@@ -205,7 +205,7 @@ def kept_law(out: Any, edited: Tensor) -> Tensor:
     return logs
 
 
-def by_reference(call: Callable[[], Tensor]) -> Tensor:
+def by_reference(call: Callable[[], Any]) -> Any:
     import fusedraw._C as binding
 
     chosen = binding.isa()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory of one call: the most bytes it holds at a time on top of its inputs, and its number of allocations.
 
-Counted are the calls of malloc's family for 1 KiB and more, in all threads, by whatever library (allocations.cpp,
-loaded ahead of the C library in a process of its own): torch's tensors, NumPy's arrays and C++ vectors alike. It is
-the second call that is counted, so buffers that a sampler keeps from call to call are not in it; what a call returns
-is. Linux with glibc.
+Counted are the calls of malloc's family for 1 KiB and more, in all threads, by whatever library: torch's
+tensors, NumPy's arrays and C++ vectors alike (allocations.cpp, loaded ahead of the C library in a process of
+its own). It is a later call that is counted: buffers that a sampler keeps from call to call are not in it,
+what a call returns is. Linux with glibc.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Progress:
         self.left -= PARTS[case.part]
         self.passed += PARTS[case.part]
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, description=self.said())
+            self.bar.update(self.task, completed=self.done, description=self.said(), refresh=True)
 
     def minutes_left(self) -> float:
         """The estimates of what is to come, corrected by how those of the past have turned out."""
@@ -43,6 +43,7 @@ class Progress:
     def line(self, text: str) -> None:
         if self.bar is not None:
             self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.bar.refresh()
         else:
             print(f"[{self.said()}] {text}", flush=True)
 
@@ -58,4 +59,6 @@ def a_bar() -> Any:
         from rich.progress import Progress as Rich
     except ImportError:
         return None
-    return Rich(TextColumn("{task.description}"), BarColumn(), console=Console(file=sys.stdout), transient=True)
+    columns = TextColumn("{task.description}"), BarColumn()
+    # no thread that redraws: it would run beside what is timed
+    return Rich(*columns, console=Console(file=sys.stdout), auto_refresh=False, transient=True)

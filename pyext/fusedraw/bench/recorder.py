@@ -157,7 +157,7 @@ class Recorder:
         self.progress.line(f"{case.name}: {times}")
 
     def memory_of(self, case: Case) -> memory.Counts | None:
-        """Counted for all cases that are still to come when the first is due: starting a process takes longest."""
+        """Counted for all cases that are still to come when the first is due: a process starts slowly."""
         if not memory.possible() or not memory.wanted(case):
             return None
         if self.counts is None:
@@ -194,7 +194,9 @@ class Recorder:
         for line in self.failed:
             print(line)
         self.write()
-        said = f"stored: {self.target}" if self.target else "not stored: a part only (--output FILE stores it)"
+        said = (
+            f"stored: {self.target}" if self.target else "not stored: a part only (--output FILE stores it)"
+        )
         print(said)
 
 

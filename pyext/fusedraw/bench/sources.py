@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a case's rows, calls and checks come from: providers.py and validate.py, or features.py; cold.py if cold."""
+"""Where a case's rows, calls and checks come from: providers.py and validate.py, features.py, cold.py."""
 
 from __future__ import annotations
 

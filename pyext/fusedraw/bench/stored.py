@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file of results: one line per case, replaced whole after each of them, so that it is never half written.
+"""The file of results: one line per case, replaced whole after each of them, so it is never half written.
 
-A run continues the file that it finds when `identity` is the same: the machine, the versions, the code, the number
-of rounds and the providers. Else that file is kept beside it, as NAME.previous.json.
+A run continues the file that it finds when `identity` is the same: the machine, the versions, the code, the
+number of rounds and the providers. Else that file is kept beside it, as NAME.previous.json.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """The timed cases, driven by pytest-benchmark; `python -m fusedraw bench` chooses and stores.
 
 One test is one case. Its providers take turns round by round in this process: pytest-benchmark times the
-leading one (fusedraw), the others run in the setup of each of its rounds. Before that, all are validated; one that
-is wrong or raises is left out of the case, and the test fails after the others are stored.
+leading one (fusedraw), the others run in the setup of each of its rounds. Before that, all are validated; one
+that is wrong or raises is left out of the case, and the test fails after the others are stored.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def test_case(case: Case, benchmark, recorder: Recorder) -> None:
 
 
 def run(benchmark, turns: dict[str, timing.Turn]) -> None:
-    """All rounds: those of the leader are pytest-benchmark's."""
+    """All rounds, those of the leader as pytest-benchmark's, which is then given their times per call."""
     leader = turns["fusedraw" if "fusedraw" in turns else next(iter(turns))]
     others = [turn for turn in turns.values() if turn is not leader]
     rounds = max(1, leader.rounds)
@@ -69,10 +69,15 @@ def run(benchmark, turns: dict[str, timing.Turn]) -> None:
         if not leader.slow:
             leader.chunk(1, False)
 
-    benchmark.extra_info["calls_per_round"] = leader.calls
-    benchmark.pedantic(leader.chunk, args=(leader.calls, False), setup=before, rounds=rounds, iterations=1)
-    for seconds in benchmark.stats.stats.data if benchmark.stats else []:
-        leader.samples.add(seconds, leader.calls)
+    def lead() -> None:
+        leader.samples.add(leader.chunk(leader.calls, False), leader.calls)
+
+    first = len(leader.samples.values)
+    benchmark.pedantic(lead, setup=before, rounds=rounds, iterations=1)
+    if benchmark.stats:
+        # its own figures are of many calls, and of what a cold call is preceded by
+        benchmark.stats.stats.data[:] = leader.samples.values[first:]
+        benchmark.stats.iterations = leader.calls
 
 
 @pytest.fixture(scope="session")
