@@ -262,6 +262,18 @@ def test_cases_have_names_of_their_own_and_fit_an_hour():
         assert {case.threads for case in every if case.part == part} == {1, cases.all_threads()}
 
 
+def test_peers_are_checked_once_and_fusedraw_at_every_thread_count(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        sources.validate, "check", lambda name, case, logits: seen.append((name, case.threads))
+    )
+    monkeypatch.setattr(sources, "_sound", set())
+    for threads in (1, 2):
+        for name in ("fusedraw", "numpy"):
+            sources.check(name, Case(64, 1, "float32", threads, "flat", "T"), torch.zeros(1, 64))
+    assert seen == [("fusedraw", 1), ("numpy", 1), ("fusedraw", 2)]
+
+
 def test_list_tells_the_parts(capsys):
     assert command.done(arguments("--list", "--part", "cold")) == 0
     said = capsys.readouterr().out.splitlines()
