@@ -46,7 +46,7 @@ _sound: set[tuple[str, Case]] = set()
 def check(name: str, case: Case, logits: Tensor) -> None:
     """Raises AssertionError where a provider does not draw from the case's law.
 
-    fusedraw is checked for every case, at its number of threads; a peer once for the same rows and configuration.
+    fusedraw is checked for every case, at its number of threads; a peer once for the same rows and settings.
     """
     same = name, replace(case, threads=1, part="features" if case.part == "features" else "", cache="")
     if same not in _sound:
