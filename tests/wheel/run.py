@@ -26,6 +26,7 @@ ROOT = TESTS.parent
 # They read, compile or count source files, or run programs of benchmarks/: nothing a wheel holds.
 NEED_SOURCES = (
     "test_bad_input_page.py",
+    "test_bench_suite.py",
     "test_build.py",
     "test_coverage_page.py",
     "test_docs.py",

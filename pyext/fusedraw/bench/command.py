@@ -1,149 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time per call over the grid of cases.py, beside the floors and the peers; printed, and stored as JSON.
+"""Time per call over the cases of cases.py, beside the floors and the peers; printed, and stored as JSON.
 
-python -m fusedraw bench                     the full grid, at most an hour on two cores
+python -m fusedraw bench                     everything, within an hour on two cores; again: what is missing
 python -m fusedraw bench --quick             about two minutes
 python -m fusedraw bench --case top-p-flat V128256-B1 --provider fusedraw exp    parts of names pick
+python -m fusedraw bench --compare OLD.json --from NEW.json      two stored runs side by side
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import importlib.util
 import json
 import os
-import time
-from dataclasses import asdict, dataclass, field
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from . import cases, data, providers, timing
-from .cases import Case
+from . import cases, compare, floors, sources, stored, timing
+from .recorder import MINUTES, RESULTS, ROUNDS, VARIABLE, Recorder, Selection, instruction_sets
+from .stored import BenchError
 
 HERE = Path(__file__).resolve().parent
-RESULTS = Path("fusedraw-bench")  # of the current directory
-VARIABLE = "FUSEDRAW_BENCH"  # carries the selection to timed_cases.py
-
-ROUNDS = 15
-CHUNK_SECONDS = 1e-3  # of calls per provider and round
-MOST_SECONDS = 0.2  # per provider and case, unless three calls take longer
-STORE_EVERY = 50  # cases: an interrupted run leaves what it has
-
-
-@dataclass
-class Selection:
-    """What one run measures."""
-
-    grid: str = "quick"
-    patterns: list[str] = field(default_factory=list)
-    providers: list[str] = field(default_factory=lambda: list(providers.NAMES))
-    rounds: int = ROUNDS
-    minutes: float = 60.0
-    output: str | None = None
-
-    @property
-    def cases(self) -> list[Case]:
-        return cases.select(cases.full() if self.grid == "full" else cases.quick(), self.patterns)
-
-    @property
-    def complete(self) -> bool:
-        return not self.patterns and set(self.providers) == set(providers.NAMES)
-
-    @staticmethod
-    def from_environment() -> Selection:
-        return Selection(**json.loads(os.environ.get(VARIABLE, "{}")))
-
-
-class Recorder:
-    """Collects the results of a run, prints one line per case, says what is left out."""
-
-    def __init__(self, selection: Selection):
-        self.selection, self.total = selection, len(selection.cases)
-        self.results: list[dict[str, object]] = []
-        self.left_out: list[str] = []
-        self.reasons: dict[str, int] = {}
-        self.absent = {name: why for name in selection.providers if (why := providers.missing(name))}
-        self.started, self.load = time.monotonic(), timing.load()
-        for why in self.absent.values():
-            print(f"left out: {why}")
-
-    def out_of_time(self) -> bool:
-        return time.monotonic() - self.started > self.selection.minutes * 60
-
-    def leave_out(self, case: Case) -> None:
-        self.left_out.append(case.name)
-
-    def takes_part(self, name: str, case: Case) -> bool:
-        if name in self.absent:
-            return False
-        why = providers.skipped(name, case)
-        if why is not None:
-            if why not in self.reasons:
-                print(f"left out: {why}")
-            self.reasons[why] = self.reasons.get(why, 0) + 1
-        return why is None
-
-    def store(self, case: Case, samples: dict[str, timing.Samples]) -> None:
-        summaries = {name: [*s.quartiles(), s.calls] for name, s in samples.items()}
-        self.results.append({**asdict(case), "rows": data.label(case.data, case.vocab), "us": summaries})
-        done, elapsed = len(self.results), time.monotonic() - self.started
-        left = elapsed / done * (self.total - done) / 60
-        times = "  ".join(f"{name} {samples[name].median * 1e6:.1f}" for name in samples)
-        place = f"[{done}/{self.total}, {elapsed / 60:.1f} min, {left:.0f} left]"
-        print(f"{place} {case.name}: {times}", flush=True)
-        if done % STORE_EVERY == 0:
-            self.write()
-
-    def target(self) -> Path | None:
-        if self.selection.output:
-            return Path(self.selection.output)
-        if not self.selection.complete or VARIABLE not in os.environ:  # pytest alone may have picked cases
-            return None
-        return RESULTS / ("bench.json" if self.selection.grid == "full" else "bench-quick.json")
-
-    def write(self) -> None:
-        target = self.target()
-        if target is None or not self.results:
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stored = {
-            "command": "python -m fusedraw bench" + (" --quick" if self.selection.grid == "quick" else ""),
-            "unit": "us per call of the whole batch: lower quartile, median, upper quartile; calls timed",
-            "machine": timing.machine(),
-            "versions": timing.versions(),
-            "isa": instruction_sets(),
-            "load_before": self.load,
-            "malloc_keeps_memory": timing.memory_is_kept(),
-            "seconds": round(time.monotonic() - self.started),
-            "left_out": [*self.absent.values(), *self.reasons, *self.left_out],
-        }
-        # one line per case: readable, and a diff shows the cases that changed
-        lines = [json.dumps(result) for result in self.results]
-        head = json.dumps(stored, indent=1)[:-2]
-        target.write_text(head + ',\n "results": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n")
-
-    def finish(self) -> None:
-        for why, count in self.reasons.items():
-            print(f"left out of {count} cases: {why}")
-        if self.left_out:
-            minutes = self.selection.minutes
-            print(f"not measured, out of time ({minutes:g} minutes): {len(self.left_out)} cases")
-            print("  " + "\n  ".join(self.left_out))
-        self.write()
-        target = self.target()
-        print(f"stored: {target}" if target else "not stored: a part of a grid only (--output stores it)")
-
-
-def instruction_sets() -> dict[str, str]:
-    from . import floors
-
-    out = {"floors": floors.isa()}
-    try:
-        import fusedraw
-
-        out["fusedraw"] = fusedraw.isa()
-    except ImportError:
-        out["fusedraw"] = "absent"
-    return out
+STORAGE = RESULTS / "pytest-benchmark"
+AUTOSAVE = ""
+BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 
 
 class OwnLines:
@@ -157,31 +43,125 @@ class OwnLines:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.formatter_class = __doc__, argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--quick", action="store_true", help="the small grid")
-    parser.add_argument("--case", nargs="+", default=[], help="parts of case names, wildcards allowed")
-    parser.add_argument("--provider", nargs="+", default=list(providers.NAMES), choices=providers.NAMES)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument(
-        "--minutes", type=float, default=60.0, help="cases beyond this are left out and printed"
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a small part of everything")
+    add("--case", nargs="+", default=[], help="parts of case names, wildcards allowed")
+    add("--part", nargs="+", default=[], help=f"parts: {', '.join(cases.PARTS)}")
+    add("--provider", nargs="+", default=list(sources.NAMES), help=f"providers: {', '.join(sources.NAMES)}")
+    add("--rounds", type=int, default=ROUNDS)
+    add("--minutes", type=float, default=MINUTES, help="cases beyond this are left to the next run")
+    add("--output", metavar="FILE", help=f"where the JSON goes (default: in {RESULTS}/, complete runs only)")
+    add("--fresh", action="store_true", help="measure anew what is stored already")
+    add("--list", action="store_true", help="print the parts and the names of the cases, measure nothing")
+    add("--compare", metavar="OLD.json", help="print old, new and ratio of every case after the run")
+    add("--from", metavar="NEW.json", dest="stored", help="with --compare: this stored run, measure nothing")
+    add(
+        "--save",
+        nargs="?",
+        const=AUTOSAVE,
+        metavar="NAME",
+        help=f"for pytest-benchmark too, in {STORAGE}/",
     )
-    parser.add_argument(
-        "--output", default=None, help="where the JSON goes (default: fusedraw-bench/, whole grids only)"
-    )
-    parser.add_argument("--list", action="store_true", help="print the names of the cases, measure nothing")
 
 
 def main(args: argparse.Namespace) -> int:
     timing.keep_memory()
-    grid = "quick" if args.quick else "full"
+    try:
+        return done(args)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:  # `| head` has seen enough; nothing more can be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+
+
+def done(args: argparse.Namespace) -> int:
+    """The exit code; BenchError for bad input, before any work."""
+    selection = selection_of(args)
+    old = stored.load(Path(args.compare)) if args.compare else None
+    if args.stored:
+        if old is None:
+            raise BenchError("--from needs --compare OLD.json")
+        print(compare.text(old, narrowed(stored.load(Path(args.stored)), selection)), flush=True)
+        return 0
+    if args.list:
+        print(listing(selection.cases), flush=True)
+        return 0
+    check_possible(selection, args.save)
+    code = run(selection, args.save)
+    if old is not None and Recorder.latest is not None:
+        new = {**Recorder.latest.head, "results": list(Recorder.latest.results.values())}
+        print("", compare.text(old, narrowed(new, selection)), sep="\n", flush=True)
+    return code
+
+
+def selection_of(args: argparse.Namespace) -> Selection:
+    """What the arguments ask for, or BenchError with what is allowed."""
+    check_known("provider", args.provider, sources.NAMES)
+    check_known("part", args.part, tuple(cases.PARTS))
+    if args.rounds < 1:
+        raise BenchError(f"--rounds must be at least 1, got {args.rounds}")
+    if not args.minutes > 0:
+        raise BenchError(f"--minutes must be above 0, got {args.minutes:g}")
     output = str(Path(args.output).resolve()) if args.output else None
-    selection = Selection(grid, args.case, args.provider, args.rounds, args.minutes, output)
-    chosen = selection.cases
-    if args.list or not chosen:
-        names = [case.name for case in chosen]
-        print("\n".join(names) or "bench: no case has such a name (--list prints them)")
-        return 0 if chosen else 2
-    machine = timing.machine()
-    print(f"bench: {len(chosen)} cases, medians of {args.rounds} interleaved rounds, us per call")
+    wanted = [name for name in sources.NAMES if name in args.provider]
+    grid = "quick" if args.quick else "full"
+    selection = Selection(grid, args.case, args.part, wanted, args.rounds, args.minutes, output, args.fresh)
+    offered = cases.select(selection.every, [], args.part)
+    for pattern in args.case:
+        if not any(cases.matches(case, pattern) for case in offered):
+            raise BenchError(f"no case has a name like {pattern!r} (--list prints the names)")
+    if not offered:
+        raise BenchError(f"--quick has no case of {', '.join(args.part)}")
+    return selection
+
+
+def check_known(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise BenchError(f"no {what} is named {name!r}: expected some of {', '.join(known)}")
+
+
+def check_possible(selection: Selection, save: str | None) -> None:
+    for module in ("pytest", "pytest_benchmark"):
+        if importlib.util.find_spec(module) is None:
+            raise BenchError(f"needs {module.replace('_', '-')}: pip install pytest pytest-benchmark")
+    try:
+        floors.library()
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        raise BenchError(f"the floors cannot be built: {error}") from None
+    if save is not None and (os.sep in save or save.startswith(("-", "."))):
+        raise BenchError(f"--save takes a name, got {save!r}")
+    target = Path(selection.output) if selection.output else None
+    if target is None and selection.complete:
+        target = RESULTS / "bench.json"
+    for path in (target, STORAGE / "x" if save is not None else None):
+        if path is not None:
+            stored.check_writable(path)
+
+
+def listing(chosen: Sequence[cases.Case]) -> str:
+    counts = Counter(case.part for case in chosen)
+    seconds = {part: count * cases.PARTS[part] for part, count in counts.items()}
+    head = [f"# {part}: {counts[part]} cases, about {seconds[part] / 60:.1f} minutes" for part in counts]
+    head.append(f"# together: {len(chosen)} cases, about {sum(seconds.values()) / 60:.0f} minutes")
+    return "\n".join([*head, *(case.name for case in chosen)])
+
+
+def narrowed(run: dict[str, Any], selection: Selection) -> dict[str, Any]:
+    """The stored run without the cases and providers that the arguments do not pick."""
+    results = []
+    for result in run["results"]:
+        if cases.select([stored.case_of(result)], selection.patterns, selection.parts):
+            us = {name: t for name, t in result["us"].items() if name in selection.providers}
+            results.append({**result, "us": us})
+    return {**run, "results": results}
+
+
+def run(selection: Selection, save: str | None) -> int:
+    machine, count = timing.machine(), len(selection.cases)
+    print(f"bench: {count} cases, medians of {selection.rounds} interleaved rounds, us per call")
     print(f"{machine['cpu']}, {machine['cores']} cores; {instruction_sets()}")
     print(timing.load_said(), flush=True)
     os.environ[VARIABLE] = json.dumps(asdict(selection))
@@ -189,11 +169,9 @@ def main(args: argparse.Namespace) -> int:
 
     gc.disable()
     options = f"-c {os.devnull} -q -s --no-header -p no:cacheprovider --tb=short -W ignore"
-    own = [
-        "--rootdir",
-        str(HERE),
-        "--benchmark-quiet",
-        "--benchmark-disable-gc",
-        str(HERE / "timed_cases.py"),
-    ]
-    return int(pytest.main([*options.split(), *own, str(HERE / "timed_cases.py")], plugins=[OwnLines()]))
+    own = ["-o", "console_output_style=classic", "--rootdir", str(HERE)]
+    own += ["--benchmark-quiet", "--benchmark-disable-gc", f"--benchmark-storage=file://{STORAGE.resolve()}"]
+    if save is not None:
+        own.append(f"--benchmark-save={save}" if save else "--benchmark-autosave")
+    code = pytest.main([*options.split(), *own, str(HERE / "timed_cases.py")], plugins=[OwnLines()])
+    return INTERRUPTED if code == pytest.ExitCode.INTERRUPTED else int(code)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of logits for the benchmarks. Everything is a function of (kind, V): fixed seeds, 64 rows at most.
+"""Rows of logits for the benchmarks. Everything is a function of (kind, V): fixed seeds. There are 64 rows, 8
+of more than LONG_VOCAB logits; a larger batch has them again and again.
 
 flat       independent normal numbers, sd 1: many tokens share the mass, filters have the most to keep
 peaked     like a language model's: the token of rank r = 1..V has the logit 20 - a * ln(r + 1), which is
@@ -21,7 +22,9 @@ import numpy
 import torch
 
 KINDS = ("real", "flat", "peaked")
-MAX_ROWS = 64
+MAX_ROWS = 64  # different ones
+LONG_VOCAB, LONG_ROWS = 1 << 18, 8  # rows beyond this V: 64 of them would fill memory for cases of one row
+MAX_BATCH = 1024
 REAL_VOCAB = 49152
 HEAD = 1024  # of a sorted real row: these logits carry nearly all of the mass and keep their spacing
 REAL_FILE = Path(__file__).resolve().parent.parent / "data" / "real_logits.npz"
@@ -47,17 +50,18 @@ def label(kind: str, vocab: int) -> str:
 
 @functools.lru_cache(maxsize=2)
 def base_rows(kind: str, vocab: int) -> torch.Tensor:
-    """64 rows of `kind`, float32 [64, vocab]."""
+    """Every different row of `kind`, float32 [64, vocab], or [8, vocab] beyond LONG_VOCAB."""
     if kind not in KINDS:
         raise ValueError(f"data: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    count = MAX_ROWS if vocab <= LONG_VOCAB else LONG_ROWS
     generator = torch.Generator().manual_seed(20_000_003 + 101 * vocab + KINDS.index(kind))
     if kind == "flat":
-        return torch.randn(MAX_ROWS, vocab, generator=generator)
+        return torch.randn(count, vocab, generator=generator)
     if kind == "real" and vocab == REAL_VOCAB:
         rows = real_logits()
         return rows.repeat(-(-MAX_ROWS // len(rows)), 1)[:MAX_ROWS].contiguous()
-    out = torch.empty(MAX_ROWS, vocab)
-    for i in range(MAX_ROWS):
+    out = torch.empty(count, vocab)
+    for i in range(count):
         values = real_like_values(i, vocab) if kind == "real" else peaked_values(i, vocab)
         out[i, torch.randperm(vocab, generator=generator)] = values
     return out
@@ -81,6 +85,13 @@ def real_like_values(row: int, vocab: int) -> torch.Tensor:
 
 def make(kind: str, vocab: int, batch: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The first `batch` rows of `kind`, contiguous [batch, vocab], in memory of their own."""
-    if not 1 <= batch <= MAX_ROWS:
-        raise ValueError(f"data: batch must be in 1..{MAX_ROWS}, got {batch}")
-    return base_rows(kind, vocab)[:batch].to(dtype, copy=True).contiguous()
+    if not 1 <= batch <= MAX_BATCH:
+        raise ValueError(f"data: batch must be in 1..{MAX_BATCH}, got {batch}")
+    rows = base_rows(kind, vocab)
+    if batch <= len(rows):
+        return rows[:batch].to(dtype, copy=True).contiguous()
+    out = torch.empty(batch, vocab, dtype=dtype)
+    for start in range(0, batch, len(rows)):
+        part = out[start : start + len(rows)]
+        part.copy_(rows[: len(part)])
+    return out

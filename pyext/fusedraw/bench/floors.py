@@ -20,6 +20,7 @@ import math
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch  # before the library is loaded: both then share torch's libgomp and its thread pool
@@ -32,10 +33,10 @@ LOG2E = math.log2(math.e)
 FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-ffp-contract=off"]
 
 
-def compile_library(name: str) -> ctypes.CDLL:
-    """Loads `name`.cpp of this folder, built by the system's compiler into the user's cache on first use."""
+def build_library(name: str, flags: Sequence[str] = FLAGS) -> Path:
+    """`name`.cpp of this folder, built by the system's compiler into the user's cache on first use."""
     source = HERE / f"{name}.cpp"
-    digest = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:12]
     CACHE.mkdir(parents=True, exist_ok=True)
     target = CACHE / f"{name}-{digest}.so"
     if not target.exists():
@@ -43,9 +44,13 @@ def compile_library(name: str) -> ctypes.CDLL:
         if compiler is None:
             raise RuntimeError(f"benchmarks: no C++ compiler for {source.name}: install g++ or set CXX")
         scratch = target.with_suffix(f".{os.getpid()}.so")
-        subprocess.run([compiler, *FLAGS, str(source), "-o", str(scratch)], check=True)
+        subprocess.run([compiler, *flags, str(source), "-o", str(scratch)], check=True)
         scratch.replace(target)
-    return ctypes.CDLL(str(target))
+    return target
+
+
+def compile_library(name: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(build_library(name)))
 
 
 @functools.cache

