@@ -74,7 +74,7 @@ class Sampler:
     def best(self, row: Tensor) -> tuple:
         """top-k, and top-p among what it keeps."""
         blocks = row.view(-1, MAX_BLOCK)
-        some = blocks.amax(1).topk(self.top_k, sorted=False).indices
+        some = blocks.amax(1).topk(min(self.top_k, len(blocks)), sorted=False).indices
         values, places = blocks.index_select(0, some).view(-1).topk(self.top_k)
         running = values.float().softmax(0).cumsum(0)
         if self.top_p < 1:
@@ -211,7 +211,8 @@ class Batched:
         return (block * MAX_BLOCK + inner.argmax(1),)
 
     def best(self, logits: Tensor) -> tuple[Tensor, ...]:
-        some = self.maxima(logits, MAX_BLOCK).topk(self.rows.top_k, sorted=False).indices
+        count = min(self.rows.top_k, logits.shape[1] // MAX_BLOCK)
+        some = self.maxima(logits, MAX_BLOCK).topk(count, sorted=False).indices
         blocks = logits.view(len(logits), -1, MAX_BLOCK)[torch.arange(len(some)).unsqueeze(1), some]
         values, places = blocks.view(len(some), -1).topk(self.rows.top_k)
         weights = values.float().softmax(1)
