@@ -18,7 +18,7 @@ class HuggingFacePeer(Provider):
     module = distribution = "transformers"
     install = "pip install -r requirements-bench.txt"
     deviations = (
-        "T = 0 raises ValueError: greedy is torch.argmax, which may take any of several largest logits",
+        "T = 0 raises ValueError in its warper; greedy is torch.argmax",
         "top-k keeps every token that ties with the k-th",
         "top-p drops tokens while the ascending float32 running sum is <= 1 - p; ties at its edge fall as an"
         " unstable sort has them",

@@ -36,6 +36,11 @@ class LlamaCpp(Provider):
         said = super().missing()
         if said is None and library_file() is None:
             said = f"{self.name}: llama_cpp has no lib/libllama: {self.install}"
+        if said is None:
+            try:
+                fill_library()
+            except RuntimeError as error:  # no compiler
+                said = f"{self.name}: {error}"
         return said
 
     def calls(self, case: Case, logits: Tensor) -> Calls:

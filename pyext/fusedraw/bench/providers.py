@@ -43,6 +43,13 @@ class Floor(Provider):
     def __init__(self, name: str, title: str):
         self.name, self.title = name, title
 
+    def missing(self) -> str | None:
+        try:
+            floors.library()
+        except RuntimeError as error:  # no compiler
+            return f"{self.name}: {error}"
+        return None
+
     def calls(self, case: Case, logits: Tensor) -> Calls:
         return [floors.Floor(self.name, logits, case.threads, floor_temperature(case))]
 

@@ -19,7 +19,6 @@ DEVIATIONS = (
     "float32 weights and block sums, uniforms of 24 bits: a token below 2^-24 of the mass may never come",
     "top-p keeps every token that ties with its edge",
     "top-k keeps exactly k; which of several ties is torch.topk's choice",
-    "T = 0 takes the first largest logit of the first block that has it, as torch.argmax finds them",
 )
 
 
