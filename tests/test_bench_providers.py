@@ -2,7 +2,6 @@
 """The benchmark's providers: each that is present draws from the law, and leaves it only where it says so; a
 wrong one is refused before it is timed; one that is absent says how to get it."""
 
-import math
 from types import SimpleNamespace
 
 import fusedraw
@@ -20,9 +19,7 @@ VOCAB, ROWS = 4096, 3
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """One thread, a quarter of the draws; planted ones get them all."""
-    monkeypatch.setattr(validate, "SMALL_DRAWS", 1024)
+def one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -65,8 +62,9 @@ def test_law(name, case):
 
 
 @pytest.mark.parametrize(("name", "case"), pairs(DRAWN, ["T", "top-k+top-p", "mix+top-p"], dtype="bfloat16"))
-def test_bfloat16(name, case):
+def test_bfloat16(name, case, monkeypatch):
     need(name)
+    monkeypatch.setattr(validate, "SMALL_DRAWS", 1024)  # the same code but for the reading
     validate.check(name, case, rows_of(case))
 
 
@@ -152,7 +150,6 @@ WRONG = {
 
 def check_planted(monkeypatch, config, wrong):
     validate.check_small.cache_clear()
-    monkeypatch.setattr(validate, "SMALL_DRAWS", 4096)
     monkeypatch.setitem(providers._BY_NAME, "planted", wrong)
     case = case_of(config)
     validate.check("planted", case, rows_of(case))
