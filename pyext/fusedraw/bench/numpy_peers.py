@@ -19,6 +19,7 @@ from .provider import Calls, Provider
 
 SUM_BLOCK = 256
 MAX_BLOCK = 64
+LOG2E = numpy.float32(math.log2(math.e))
 
 
 class NumpyPeer(Provider):
@@ -73,9 +74,8 @@ class Sampler:
 
     def exponentials(self, x: numpy.ndarray) -> numpy.ndarray:
         weights = x - x.max()
-        if self.scale != 1:
-            weights *= self.scale
-        return numpy.exp(weights, out=weights)
+        weights *= self.scale * LOG2E
+        return numpy.exp2(weights, out=weights)  # half the time of exp, the multiplication included
 
     def draw(self, weights: numpy.ndarray, sums: numpy.ndarray | None = None) -> int:
         if sums is None:

@@ -9,8 +9,8 @@ sums and 24-bit uniforms; tokens that tie with the edge of top-p are all kept). 
 - The best k lie in the k blocks of largest maximum: amax over V, then topk over few values.
 - top-p by rejection: a token of the whole law is kept if less than p of the mass lies above it, which one
   `threshold` and one `sum` tell; 1 / p rounds on average, whatever the row looks like.
-- Ops that PyTorch vectorises (amax, threshold, add with alpha, exp, sum), none that it does not (argmax, gt,
-  where); one buffer that stays; one row at a time, so that it stays in the cache.
+- Ops that PyTorch vectorises (amax, threshold, add with alpha, sum; exp2, in a third of exp's time), none that
+  it does not (argmax, gt, where); one buffer that stays; one row at a time, so that it stays in the cache.
 
 `Sampler` goes row by row, the fastest for few or long rows. `Batched` takes all rows at once: fewer calls
 into PyTorch, and with compile=True (torch.compile) the passes over V are fused and store nothing.
@@ -27,6 +27,7 @@ from torch import Tensor
 
 SUM_BLOCK = 256  # a token is drawn from V / 256 sums, then from 256 weights
 MAX_BLOCK = 64  # the best k are looked for in k blocks: smaller ones leave fewer candidates
+LOG2E = math.log2(math.e)
 CACHED_ELEMENTS = 1 << 18  # 1 MB of float32, half of a usual second-level cache
 
 
@@ -126,9 +127,9 @@ class Sampler:
         if row.dtype != torch.float32:
             row = self.wide.copy_(row)
         highest = row.amax()
-        shift = highest.mul(-1.0 / self.temperature)
-        torch.add(shift, row, alpha=1.0 / self.temperature, out=self.weights)
-        return self.weights.exp_(), row, float(highest)
+        scale = LOG2E / self.temperature
+        torch.add(highest.mul(-scale), row, alpha=scale, out=self.weights)
+        return self.weights.exp2_(), row, float(highest)
 
     def block_sums(self, weights: Tensor) -> Tensor:
         return weights.view(-1, self.sum_block).sum(1)
