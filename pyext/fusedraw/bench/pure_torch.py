@@ -9,8 +9,8 @@ sums and 24-bit uniforms; tokens that tie with the edge of top-p are all kept). 
 - The best k lie in the k blocks of largest maximum: amax over V, then topk over few values.
 - top-p by rejection: a token of the whole law is kept if less than p of the mass lies above it, which one
   `threshold` and one `sum` tell; 1 / p rounds on average, whatever the row looks like.
-- Ops that PyTorch vectorises (amax, threshold, add with alpha, sum; exp2, in a third of exp's time), none that
-  it does not (argmax, gt, where); one buffer that stays; one row at a time, so that it stays in the cache.
+- Ops that PyTorch vectorises (amax, threshold, add with alpha, sum; exp2, in a third of exp's time), none
+  that it does not (argmax, gt, where); one buffer that stays; one row at a time, so that it stays cached.
 
 `Sampler` goes row by row, the fastest for few or long rows. `Batched` takes all rows at once: fewer calls
 into PyTorch, and with compile=True (torch.compile) the passes over V are fused and store nothing.
