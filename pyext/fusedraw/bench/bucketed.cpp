@@ -3,8 +3,9 @@
 // A rival for plain temperature draws: rejection by octaves, the idea behind the fastest CPU
 // sampler known to us. Each weight 2^-t is bounded by 2^-floor(t), which needs no polynomial; a
 // token is drawn by its bound, in two levels, and accepted with probability 2^(floor(t) - t) > 1/2.
-// Rows float32 [V], V a multiple of 256, finite; AVX-512 only; one thread; exact up to float32
-// sums. Three passes' worth of work: maximum, bounds, and about 1.4 tries over one block each.
+// Rows float32 [V], V a multiple of 256 up to 2^20, finite; AVX-512 only; one thread; exact up to
+// float32 sums. Three passes' worth of work: maximum, bounds, and about 1.4 tries over one block
+// each.
 #include <immintrin.h>
 
 #include <chrono>
@@ -16,7 +17,7 @@
 namespace {
 
 constexpr int64_t kBlock = 256;
-constexpr int64_t kMostBlocks = 2048;
+constexpr int64_t kMostBlocks = 4096;
 // Beyond this many octaves a bound adds nothing to a float32 sum, and the exponent stays in range.
 constexpr float kMostOctaves = 100.0F;
 

@@ -9,8 +9,8 @@ sums and 24-bit uniforms; tokens that tie with the edge of top-p are all kept). 
 - The best k lie in the k blocks of largest maximum: amax over V, then topk over few values.
 - top-p by rejection: a token of the whole law is kept if less than p of the mass lies above it, which one
   `threshold` and one `sum` tell; 1 / p rounds on average, whatever the row looks like.
-- Ops that PyTorch vectorises (amax, threshold, add with alpha, exp, sum), none that it does not (argmax, gt,
-  where); one buffer that stays; one row at a time, so that it stays in the cache.
+- Ops that PyTorch vectorises (amax, threshold, add with alpha, sum; exp2, in a third of exp's time), none
+  that it does not (argmax, gt, where); one buffer that stays; one row at a time, so that it stays cached.
 
 `Sampler` goes row by row, the fastest for few or long rows. `Batched` takes all rows at once: fewer calls
 into PyTorch, and with compile=True (torch.compile) the passes over V are fused and store nothing.
@@ -27,6 +27,7 @@ from torch import Tensor
 
 SUM_BLOCK = 256  # a token is drawn from V / 256 sums, then from 256 weights
 MAX_BLOCK = 64  # the best k are looked for in k blocks: smaller ones leave fewer candidates
+LOG2E = math.log2(math.e)
 CACHED_ELEMENTS = 1 << 18  # 1 MB of float32, half of a usual second-level cache
 
 
@@ -74,7 +75,7 @@ class Sampler:
     def best(self, row: Tensor) -> tuple:
         """top-k, and top-p among what it keeps."""
         blocks = row.view(-1, MAX_BLOCK)
-        some = blocks.amax(1).topk(self.top_k, sorted=False).indices
+        some = blocks.amax(1).topk(min(self.top_k, len(blocks)), sorted=False).indices
         values, places = blocks.index_select(0, some).view(-1).topk(self.top_k)
         running = values.float().softmax(0).cumsum(0)
         if self.top_p < 1:
@@ -126,9 +127,9 @@ class Sampler:
         if row.dtype != torch.float32:
             row = self.wide.copy_(row)
         highest = row.amax()
-        shift = highest.mul(-1.0 / self.temperature)
-        torch.add(shift, row, alpha=1.0 / self.temperature, out=self.weights)
-        return self.weights.exp_(), row, float(highest)
+        scale = LOG2E / self.temperature
+        torch.add(highest.mul(-scale), row, alpha=scale, out=self.weights)
+        return self.weights.exp2_(), row, float(highest)
 
     def block_sums(self, weights: Tensor) -> Tensor:
         return weights.view(-1, self.sum_block).sum(1)
@@ -211,7 +212,8 @@ class Batched:
         return (block * MAX_BLOCK + inner.argmax(1),)
 
     def best(self, logits: Tensor) -> tuple[Tensor, ...]:
-        some = self.maxima(logits, MAX_BLOCK).topk(self.rows.top_k, sorted=False).indices
+        count = min(self.rows.top_k, logits.shape[1] // MAX_BLOCK)
+        some = self.maxima(logits, MAX_BLOCK).topk(count, sorted=False).indices
         blocks = logits.view(len(logits), -1, MAX_BLOCK)[torch.arange(len(some)).unsqueeze(1), some]
         values, places = blocks.view(len(some), -1).topk(self.rows.top_k)
         weights = values.float().softmax(1)
