@@ -68,7 +68,7 @@ def render(stored: dict[str, Any], goals: dict[str, Any] | None, pictures: list[
     import markupsafe
 
     shown = [
-        {"name": p.name, "caption": p.caption, "svg": markupsafe.Markup(p.inline())}  # noqa: S704
+        {"name": p.name, "caption": p.caption, "svg": markupsafe.Markup(p.inline())}
         for p in pictures
     ]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -160,10 +160,14 @@ def providers(stored: dict[str, Any], names: set[str]) -> list[dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m fusedraw.bench.page", description="A page from a stored result.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fusedraw.bench.page", description="A page from a stored result."
+    )
     parser.add_argument("result", type=Path, help="what python -m fusedraw bench stored")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where index.html goes")
-    parser.add_argument("--goals", type=Path, help="results of benchmarks/goals.py (default: goals.json beside)")
+    parser.add_argument(
+        "--goals", type=Path, help="results of benchmarks/goals.py (default: goals.json beside)"
+    )
     args = parser.parse_args(argv)
     why = missing()
     try:

@@ -56,7 +56,9 @@ class Picture:
         text = re.sub(r"<metadata>.*?</metadata>", "", out.getvalue(), flags=re.S)
         text = text[text.index("<svg") :].replace(GREY, "currentColor")
         text = re.sub(r'((?:\sid=")|(?:href="#)|(?:url\(#))', rf"\g<1>{self.name}-", text)
-        return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text))
+        return re.sub(
+            r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
+        )
 
     def save(self, folder: Path) -> list[Path]:
         import matplotlib as mpl
@@ -97,7 +99,13 @@ def legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     found = dict(zip(labels, handles, strict=True))
     figure.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=3, frameon=False, labelcolor=GREY, fontsize=8
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        labelcolor=GREY,
+        fontsize=8,
     )
 
 
@@ -160,7 +168,9 @@ def bars(stored: dict[str, Any], blocks: tuple | None = None) -> Iterator[Pictur
     have = {tuple(r[k] for k in key) for r in lines}
     for shape in blocks or [w for w in wanted if w in have] or sorted(have)[:3]:
         plain = [r for r in lines if (r["dtype"], r["threads"]) == ("float32", 1)]
-        chosen = {r["config"]: r for r in plain if tuple(r[k] for k in key) == shape and r["config"] in CONFIGS}
+        chosen = {
+            r["config"]: r for r in plain if tuple(r[k] for k in key) == shape and r["config"] in CONFIGS
+        }
         if not chosen:
             continue
         names = [n for n in present(stored, list(chosen.values())) if n not in reading.FLOORS]
@@ -190,7 +200,9 @@ def put_bars(axes: Any, stored: dict[str, Any], chosen: dict[str, Any], names: l
         for floor in (f for f in reading.FLOORS if f in us):
             ends = (place * step - 0.7, place * step + len(names) - 0.3)
             label = reading.title(stored, floor)
-            axes.plot([us[floor][1]] * 2, ends, color=GREY, linestyle=DASHES[floor], linewidth=1.4, label=label)
+            axes.plot(
+                [us[floor][1]] * 2, ends, color=GREY, linestyle=DASHES[floor], linewidth=1.4, label=label
+            )
     least = min(t[0] for r in chosen.values() for t in r["us"].values())
     axes.set_xlim(left=least / 2)
     middles = [p * step + (len(names) - 1) / 2 for p in range(len(configs))]
@@ -218,7 +230,17 @@ def breakdown(stored: dict[str, Any], goals: dict[str, Any] | None = None) -> It
             if key == "rest" and not apart:
                 label = "the rest: the engine beyond, and the call"
             if any(widths):
-                axes.barh(list(pieces), widths, 0.7, left, color=colour, hatch=hatch, label=label, lw=0, edgecolor=GREY)
+                axes.barh(
+                    list(pieces),
+                    widths,
+                    0.7,
+                    left,
+                    color=colour,
+                    hatch=hatch,
+                    label=label,
+                    lw=0,
+                    edgecolor=GREY,
+                )
             left = [a + b for a, b in zip(left, widths, strict=True)]
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)

@@ -48,7 +48,9 @@ def load(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise Unreadable(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     except (json.JSONDecodeError, RecursionError) as error:
-        raise Unreadable(f"{path}: expected the JSON of python -m fusedraw bench, got no JSON ({error})") from None
+        raise Unreadable(
+            f"{path}: expected the JSON of python -m fusedraw bench, got no JSON ({error})"
+        ) from None
     check(path, stored)
     stored.setdefault("left_out", [])
     stored.setdefault("providers", {})
@@ -62,7 +64,9 @@ def load(path: Path) -> dict[str, Any]:
 
 def check(path: Path, stored: Any) -> None:
     if not isinstance(stored, dict):
-        raise Unreadable(f"{path}: expected an object of python -m fusedraw bench, got {type(stored).__name__}")
+        raise Unreadable(
+            f"{path}: expected an object of python -m fusedraw bench, got {type(stored).__name__}"
+        )
     kinds: dict[str, type] = {**HEAD, "left_out": list, "providers": dict, "isa": dict}
     for key, kind in kinds.items():
         if key not in stored and key not in HEAD:
