@@ -37,7 +37,7 @@ CXX_FILES := $(shell find csrc benchmarks pyext/fusedraw/bench -path benchmarks/
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-pythons test-torch test-statistics fuzz fuzz-python soak mutants coverage bad-input bench bench-quick bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
+.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-pythons test-torch test-statistics fuzz fuzz-python soak mutants coverage bad-input bench bench-quick bench-page bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -95,12 +95,15 @@ soak: $(STAMPS)/test   ## ten million calls: memory before and after, one in a t
 mutants: $(STAMPS)/test ## forty mistakes, one at a time: each must be told by its test (half an hour; docs/mutants.md)
 	$(PY) tests/mutants/run.py $(MUTANTS_ARGS)
 
-bench: $(STAMPS)/test  ## the full benchmark grid (at most an hour on two cores), then the README's table
+bench: $(STAMPS)/test  ## every benchmark, about an hour on two cores (again: what is missing), then the README's table
 	$(PY) -m fusedraw bench --output benchmarks/results/bench.json $(BENCH_ARGS)
 	$(PY) benchmarks/table.py
 
 bench-quick: $(STAMPS)/test ## a small part of the grid, about two minutes
 	$(PY) -m fusedraw bench --quick $(BENCH_ARGS)
+
+bench-page: $(STAMPS)/test ## a page with pictures of the stored results: build/bench-page/index.html
+	$(PY) -m fusedraw.bench.page benchmarks/results/bench.json --output build/bench-page
 
 bench-goals: $(STAMPS)/test ## every speed goal: goal, measured, reached?
 	$(PY) benchmarks/goals.py $(BENCH_ARGS)

@@ -95,12 +95,13 @@ def table(stored: dict) -> str:
         "",
         "fusedraw and the peers are timed from Python, call and all (fusedraw: a prepared `Sampler`); the "
         "floors in C: `read` is one max pass over the rows, `exp` one float32 exp-and-sum pass. Pure PyTorch "
-        "is the faster of `pyext/fusedraw/bench/pure_torch.py`'s samplers, eager or compiled; Hugging Face is the "
-        "`transformers` warpers and `torch.multinomial`. All were first checked to draw from the law.",
+        "is the faster of the samplers in `pyext/fusedraw/bench/pure_torch.py`, eager or compiled; Hugging "
+        "Face is the `transformers` warpers and `torch.multinomial`. All were first checked to draw from the "
+        "law.",
         "",
-        "Goals: pure PyTorch and llama.cpp 4 x, bucketed 2 x (T only), vLLM CPU 15 x, Hugging Face 40 x, greedy "
-        "2 x all but numpy, each as a multiple of fusedraw's time; fusedraw at most 1.2 x `read`, where "
-        "sums are needed (top-p, logp and entropy) 1.2 x `exp`. What misses one is named under its table.",
+        "Goals: pure PyTorch and llama.cpp take 4 x fusedraw's time, bucketed 2 x (T only), vLLM CPU 15 x, "
+        "Hugging Face 40 x, at greedy all but numpy 2 x; or fusedraw takes at most 1.2 x `read`, where sums "
+        "are needed (top-p, logp and entropy) 1.2 x `exp`. What misses them is named under its table.",
         "",
     ]
     for which in BLOCKS:

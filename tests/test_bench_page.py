@@ -17,8 +17,10 @@ needs_all = pytest.mark.skipif(page.missing() is not None, reason=f"the page {pa
 # Written into the document by a browser that has laid the page out in a frame of 390 pixels.
 PROBE = """<body><iframe id=f style="width:390px;height:900px;border:0"></iframe><script>
 f.onload = () => { const d = f.contentDocument, w = d.documentElement;
- document.body.textContent = `wide ${w.scrollWidth} of ${w.clientWidth} plots ${d.querySelectorAll("figure svg").length} `
- + `request ${f.contentWindow.performance.getEntriesByType("resource").length} text ${d.querySelector("h1").textContent}`; };
+ document.body.textContent = `wide ${w.scrollWidth} of ${w.clientWidth} `
+ + `plots ${d.querySelectorAll("figure svg").length} `
+ + `request ${f.contentWindow.performance.getEntriesByType("resource").length} `
+ + `text ${d.querySelector("h1").textContent}`; };
 f.srcdoc = TEXT;</script>"""
 
 

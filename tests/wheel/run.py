@@ -27,6 +27,7 @@ ROOT = TESTS.parent
 NEED_SOURCES = (
     "test_bad_input_page.py",
     "test_bench_suite.py",
+    "test_bench_tables.py",
     "test_build.py",
     "test_coverage_page.py",
     "test_docs.py",

@@ -13,6 +13,9 @@ namespace {
 constexpr float kHighMagic = 6.0f, kLowMagic = 0x1.8p-20f, kBothMagic = 6.0f + 0x1.8p-20f;
 constexpr int kHighShift = 22;  // 2^-21 in units of 2^-43
 
+// In loops over a row: a call inside would put every vector into memory and take it out again.
+#define FD_IN_LOOP __attribute__((always_inline)) inline
+
 // Vectors that go through a computation step by step together: each step's results are needed only
 // a few instructions later, so the processor's scheduler does not fill up with waiting ones.
 constexpr int kGroup = 4;
@@ -160,7 +163,7 @@ V::F exp2_of(V::F f, V::F t) {
   p = V::fma(p, f, V::set(1.0f));
   return V::scale2(p, t);
 }
-Group exp2_of(const Group& f, const Group& t) {
+FD_IN_LOOP Group exp2_of(const Group& f, const Group& t) {
   Group p = map(f, [](V::F v) { return V::fma(V::set(kExp2Poly[0]), v, V::set(kExp2Poly[1])); });
   p = fma(p, f, V::set(kExp2Poly[2]));
   p = fma(p, f, V::set(kExp2Poly[3]));
@@ -185,10 +188,10 @@ struct LogitLanes {
   V::F operator()(V::F x) const { return exp2(t(x)); }
 
   Group t(const Group& x) const { return clamped(scaled_gaps(x, m, c)); }
-  static Group exp2(const Group& t) {
+  FD_IN_LOOP static Group exp2(const Group& t) {
     return exp2_of(map(t, [](V::F v) { return V::frac(v); }), t);
   }
-  Group operator()(const Group& x) const { return exp2(t(x)); }
+  FD_IN_LOOP Group operator()(const Group& x) const { return exp2(t(x)); }
 };
 // For blocks that hold nothing above t = -1: cheaper where the processor has an instruction for it.
 struct LowLogitLanes {
@@ -198,10 +201,10 @@ struct LowLogitLanes {
     const Group t = scaled_gaps(x, m, c);
     return V::kFracTakesInfinity ? t : clamped(t);
   }
-  static Group exp2(const Group& t) {
+  FD_IN_LOOP static Group exp2(const Group& t) {
     return exp2_of(map(t, [](V::F v) { return V::frac_exact(v); }), t);
   }
-  Group operator()(const Group& x) const { return exp2(t(x)); }
+  FD_IN_LOOP Group operator()(const Group& x) const { return exp2(t(x)); }
 };
 struct UniformLanes {
   explicit UniformLanes(const WeightRule&) {}
@@ -249,8 +252,8 @@ Group load_group(const float* x, int j) {
           V::load(p + 3 * V::kLanes)};
 }
 
-// Adds a block's weights to `sum`; with stats also what entropy and varentropy need. The sums are
-// kept in registers meanwhile: a store to them might, for all the compiler knows, change x.
+// Adds a block's weights to `sum`. The sums are kept in registers meanwhile: a store to them might,
+// for all the compiler knows, change x.
 template <typename Lanes>
 void add_weights(const Lanes& lanes, const float* x, FixedSum& sum) {
   FixedSum s = sum;
@@ -258,9 +261,12 @@ void add_weights(const Lanes& lanes, const float* x, FixedSum& sum) {
   for (int j = 0; j < kVecs; j += kGroup) s.add(lanes(load_group(x, j)));
   sum = s;
 }
-template <typename Lanes>
-void add_stats(const Lanes& lanes, const float* x, FixedSum& sum, FixedSum& sum_g,
-               FixedSum& sum_h) {
+// What is summed beside the weights: -t*e for the entropy, t*t*e for the varentropy too.
+enum class Moments : uint8_t { kNone, kFirst, kSecond };
+
+template <bool kSecond, typename Lanes>
+void add_moments(const Lanes& lanes, const float* x, FixedSum& sum, FixedSum& sum_g,
+                 FixedSum& sum_h) {
   FixedSum s = sum, g = sum_g, h = sum_h;
   for (int j = 0; j < kVecs; j += kGroup) {
     const Group t = lanes.t(load_group(x, j)), e = Lanes::exp2(t);
@@ -268,7 +274,7 @@ void add_stats(const Lanes& lanes, const float* x, FixedSum& sum, FixedSum& sum_
     const GroupMask weighs = above(e, V::set(kNoWeight));
     const Group y = keep_product(weighs, t, e);  // -(-t e)
     g.subtract(y);
-    h.add(keep_product(weighs, y, t));
+    if (kSecond) h.add(keep_product(weighs, y, t));
   }
   sum = s;
   sum_g = g;

@@ -80,7 +80,7 @@ Row narrow_late(Kept& k, Row r, const LateRules& rules, const Noise& noise, Scra
   k.listed = false;  // these rules read the row
   narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
   if (rules.typical_p < 1.0f) {
-    const Sums sums = kept_sums(r, k.cut, true);
+    const Sums sums = kept_sums(r, k.cut, Moments::kFirst);
     const float center = typical_center(sums);
     const u128 target = ceil_mul(rules.typical_p, sums.s);
     const float reach = typical_reach(r, k.cut, center, target, scratch);
@@ -94,7 +94,7 @@ Row narrow_late(Kept& k, Row r, const LateRules& rules, const Noise& noise, Scra
     narrow(k, r, Cut{smallest_with_weight(r.rule, least), kAllTies});
   }
   if (rules.eta_cutoff > 0.0f) {
-    const Sums sums = kept_sums(r, k.cut, true);
+    const Sums sums = kept_sums(r, k.cut, Moments::kFirst);
     const uint64_t least = eta_weight(rules.eta_cutoff, sums, first_weight(r, k.cut));
     narrow(k, r, Cut{smallest_with_weight(r.rule, least), kAllTies});
   }

@@ -184,7 +184,7 @@ void by_products(const SampleCall& call, int64_t row, const Row& r, const Row& f
     const WeightRule at_one = weight_rule(r.rule.m, 1.0f, false);
     const bool same =
         have_sums && !plan.greedy && r.rule.kind == WeightKind::kLogits && r.rule.c == at_one.c;
-    const double ls = log_sum(same ? sums.s : row_sums(r, at_one, false, pool, scratch).s);
+    const double ls = log_sum(same ? sums.s : row_sums(r, at_one, Moments::kNone, pool, scratch).s);
     res.logp_raw = log_prob(scaled_gap(at_one, x), ls);
     if (out.top_n > 0) store_top(call, row, r, at_one, ls, scratch);
   }
@@ -228,13 +228,16 @@ void sample_checked(const SampleCall& call, int64_t row, const RowParams& params
   res.explored =
       params.mix_eps > 0.0f && coin_fires(noise_r64(noise, kPurposeCoin, 0), params.mix_eps);
 
-  const bool stats = out.entropy || out.varentropy;
-  const bool have_sums = stats || out.logp_full || out.kept_mass || (out.logp && k.whole);
+  const Moments moments = out.varentropy ? Moments::kSecond
+                          : out.entropy  ? Moments::kFirst
+                                         : Moments::kNone;
+  const bool have_sums =
+      moments != Moments::kNone || out.logp_full || out.kept_mass || (out.logp && k.whole);
   Sums sums;
   if (plan.greedy) {
     sums.s = u128(1) << kWeightBits;
   } else if (have_sums) {
-    sums = row_sums(r, r.rule, stats, pool, scratch);
+    sums = row_sums(r, r.rule, moments, pool, scratch);
   }
   // Number of kept tokens counts only those with weight; sums need no such care.
   const bool counts =

@@ -114,7 +114,7 @@ void softmax_checked(const SoftmaxCall& call, int64_t row, float temperature, co
     return;
   }
   r.rule = weight_rule(r.rule.m, temperature, false);
-  const u128 s = row_sums(r, r.rule, false, pool, scratch).s;
+  const u128 s = row_sums(r, r.rule, Moments::kNone, pool, scratch).s;
   const Quotient quotient(to_double(s));
   const double ls = log_sum(s);
   write_blocks(r, out, [&](int64_t b, const float* x, float* to) {

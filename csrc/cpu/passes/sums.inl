@@ -10,17 +10,19 @@ namespace {
 class RowSums {
  public:
   static constexpr int kRun = 8;
-  RowSums(const WeightRule& rule, bool stats)
-      : rule_(rule), stats_(stats && rule.kind == WeightKind::kLogits) {}
+  RowSums(const WeightRule& rule, Moments moments)
+      : rule_(rule), moments_(rule.kind == WeightKind::kLogits ? moments : Moments::kNone) {}
 
   void add(const float* x, float e_max) {
-    if (stats_) {
-      if (e_max <= 0.5f)
-        add_stats(LowLogitLanes(rule_), x, s_, g_, h_);
-      else
-        add_stats(LogitLanes(rule_), x, s_, g_, h_);
-    } else {
-      with_block_lanes(rule_, e_max, [&](auto lanes) { return add_weights(lanes, x, s_); });
+    switch (moments_) {
+      case Moments::kNone:
+        with_block_lanes(rule_, e_max, [&](auto lanes) { return add_weights(lanes, x, s_); });
+        break;
+      case Moments::kFirst:
+        add_with<false>(x, e_max);
+        break;
+      case Moments::kSecond:
+        add_with<true>(x, e_max);
     }
     if (++run_ == kRun) fold();
   }
@@ -30,20 +32,29 @@ class RowSums {
   }
 
  private:
+  template <bool kSecond>
+  void add_with(const float* x, float e_max) {
+    if (e_max <= 0.5f)
+      add_moments<kSecond>(LowLogitLanes(rule_), x, s_, g_, h_);
+    else
+      add_moments<kSecond>(LogitLanes(rule_), x, s_, g_, h_);
+  }
   void fold() {
     const int n = run_ * kVecs;
     sums_.s += s_.total(n);
     s_ = FixedSum();
-    if (stats_) {
+    if (moments_ != Moments::kNone) {
       sums_.g += g_.total(n);
-      sums_.h += h_.total(n);
       g_ = FixedSum();
+    }
+    if (moments_ == Moments::kSecond) {
+      sums_.h += h_.total(n);
       h_ = FixedSum();
     }
     run_ = 0;
   }
   const WeightRule rule_;
-  const bool stats_;
+  const Moments moments_;
   FixedSum s_, g_, h_;
   int run_ = 0;
   Sums sums_;
@@ -66,7 +77,7 @@ struct SumTask {
   WeightRule rule;
   const float* block_weight;
   Parts parts;
-  bool stats;
+  Moments moments;
   Sums part[kMaxParts];
 
   static void run(void* argument, int64_t i) {
@@ -75,7 +86,7 @@ struct SumTask {
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
     alignas(64) float buffer[kBlock];
-    RowSums sums(t.rule, t.stats);
+    RowSums sums(t.rule, t.moments);
     for (int64_t b = begin; b < end; ++b) {
       const float e_max = t.block_weight[b];
       prefetch_ahead(r, b);
@@ -85,14 +96,14 @@ struct SumTask {
   }
 };
 
-Sums row_sums(const Row& r, const WeightRule& rule, bool stats, const Pool& pool,
+Sums row_sums(const Row& r, const WeightRule& rule, Moments moments, const Pool& pool,
               Scratch& scratch) {
   SumTask task;
   task.row = &r;
   task.rule = rule;
   task.block_weight = block_weights(r, rule, scratch);
   task.parts = split_blocks(r.blocks, pool);
-  task.stats = stats;
+  task.moments = moments;
   run_parts(task.parts, pool, SumTask::run, &task);
   Sums sums;
   for (int i = 0; i < task.parts.n; ++i) {
@@ -141,9 +152,9 @@ int64_t count_kept(const Row& r, const Cut& cut) {
 }
 
 // Sums over the kept tokens.
-Sums kept_sums(const Row& r, const Cut& cut, bool stats) {
+Sums kept_sums(const Row& r, const Cut& cut, Moments moments) {
   alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-  RowSums sums(r.rule, stats);
+  RowSums sums(r.rule, moments);
   for (int64_t b = 0; b < r.blocks; ++b) {
     const float e_max = top_weight(r.rule, r.block_max[b]);
     if (e_max <= kNoWeight || !block_alive(r, cut, b)) continue;
@@ -151,7 +162,7 @@ Sums kept_sums(const Row& r, const Cut& cut, bool stats) {
   }
   return sums.finish();
 }
-u128 kept_sum(const Row& r, const Cut& cut) { return kept_sums(r, cut, false).s; }
+u128 kept_sum(const Row& r, const Cut& cut) { return kept_sums(r, cut, Moments::kNone).s; }
 
 // fn(x, id) for every kept token, ids ascending.
 template <typename Fn>

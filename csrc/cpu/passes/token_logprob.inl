@@ -13,7 +13,8 @@ void score_filtered(const TokenLogprobCall& call, const Row& r, const Plan& plan
   Kept k = choose_kept(r, plan, pool, scratch);
   const bool have_sums = !plan.greedy && (call.entropy || k.whole);
   Sums sums;
-  if (have_sums) sums = row_sums(r, r.rule, call.entropy != nullptr, pool, scratch);
+  const Moments moments = call.entropy ? Moments::kFirst : Moments::kNone;
+  if (have_sums) sums = row_sums(r, r.rule, moments, pool, scratch);
   if (!plan.greedy && plan.post_weight == 1) {
     const bool whole = k.whole;
     narrow(k, r, Cut{smallest_with_weight(r.rule, 1), kAllTies});
@@ -117,7 +118,7 @@ void score_checked(const TokenLogprobCall& call, int64_t row, const RowParams& p
   score_listed(call, list, whole ? &r : nullptr, plan, params, id, score);
   if (call.entropy) {
     Sums sums;
-    if (!plan.greedy) sums = row_sums(r, r.rule, true, pool, scratch);
+    if (!plan.greedy) sums = row_sums(r, r.rule, Moments::kFirst, pool, scratch);
     score_entropy(score, params, sums);
   }
 }

@@ -21,7 +21,7 @@ struct Reading {
 
 void settle(Reading& r, const Pool& pool, Scratch& scratch) {
   if (r.known) return;
-  r.law.sum = row_sums(r.row, r.law.rule, false, pool, scratch).s;
+  r.law.sum = row_sums(r.row, r.law.rule, Moments::kNone, pool, scratch).s;
   r.sum = {r.law.sum, r.law.sum};
   r.known = true;
 }

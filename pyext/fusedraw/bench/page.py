@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One self-contained HTML page from a stored result: pictures, tables, machine, deviations, what was left out.
+"""One self-contained HTML page from a stored result: pictures, tables, machine, deviations, what is left out.
 
 python -m fusedraw.bench.page RESULT.json --output DIR     DIR/index.html, and the pictures as SVG and PNG
 
@@ -67,10 +67,7 @@ def render(stored: dict[str, Any], goals: dict[str, Any] | None, pictures: list[
     import jinja2
     import markupsafe
 
-    shown = [
-        {"name": p.name, "caption": p.caption, "svg": markupsafe.Markup(p.inline())}
-        for p in pictures
-    ]
+    shown = [{"name": p.name, "caption": p.caption, "svg": markupsafe.Markup(p.inline())} for p in pictures]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     names = {name for line in stored["results"] for name in line["us"]}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -100,8 +97,8 @@ def facts(stored: dict[str, Any]) -> list[tuple[str, str]]:
 def goals_said(goals: dict[str, Any]) -> str:
     machine, versions = goals.get("machine", {}), goals.get("versions", {})
     return (
-        f"What a call consists of comes from goals.json, a run of its own: {machine.get('cpu', 'machine not said')}, "
-        f"fusedraw {versions.get('fusedraw', 'not said')}."
+        f"What a call consists of comes from goals.json, a run of its own: "
+        f"{machine.get('cpu', 'machine not said')}, fusedraw {versions.get('fusedraw', 'not said')}."
     )
 
 

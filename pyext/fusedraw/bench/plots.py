@@ -84,7 +84,8 @@ def new_figure(height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     grey = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-    with mpl.rc_context({**dict.fromkeys(grey, GREY), "font.size": 9}):
+    style: Any = {**{name: GREY for name in grey}, "font.size": 9}
+    with mpl.rc_context(style):
         figure = Figure(figsize=(WIDE, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -194,9 +195,17 @@ def put_bars(axes: Any, stored: dict[str, Any], chosen: dict[str, Any], names: l
             colour, _ = STYLES.get(name, OTHER)
             hatch = "////" if name == "torch-compile" else None
             axes.barh(
-                place * step + slot, us[name][1], 0.85, color=colour, hatch=hatch, edgecolor=GREY, linewidth=0,
-                xerr=spread([us[name]]), label=reading.title(stored, name), error_kw={"ecolor": GREY, "lw": 0.9},
-            )  # fmt: skip
+                place * step + slot,
+                us[name][1],
+                0.85,
+                color=colour,
+                hatch=hatch,
+                edgecolor=GREY,
+                linewidth=0,
+                xerr=spread([us[name]]),
+                label=reading.title(stored, name),
+                error_kw={"ecolor": GREY, "lw": 0.9},
+            )
         for floor in (f for f in reading.FLOORS if f in us):
             ends = (place * step - 0.7, place * step + len(names) - 0.3)
             label = reading.title(stored, floor)
@@ -248,8 +257,10 @@ def breakdown(stored: dict[str, Any], goals: dict[str, Any] | None = None) -> It
         axes.set_title(f"What a call consists of, {data} rows", fontsize=9.5, color=GREY)
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", frameon=False, labelcolor=GREY, fontsize=8)
-        said = f"{data} rows, V = 128256, B = 1, float32, 1 thread: medians, and differences of medians; nothing "
-        said += "was timed inside a call. Exp counts only where the engine takes longer than the exp floor."
+        said = f"{data} rows, V = 128256, B = 1, float32, 1 thread: medians, and differences of medians; "
+        said += (
+            "nothing was timed inside a call. Exp counts only where the engine takes longer than that floor."
+        )
         yield Picture(f"parts-{data}", said, figure)
 
 
