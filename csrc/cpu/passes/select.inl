@@ -311,7 +311,8 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
     const float slack = stride == 1 ? 1e-5f * s.total : 3.0f * __builtin_sqrtf(s.total_square);
     Zone z = zone;
     const bool linear = r.rule.kind == WeightKind::kLogits;
-    if (mass + slack < s.total) z.lo = s.bracket(mass + slack, zone.lo, zone.hi, linear).lo;
+    const float least = lightest_value(r, zone.lo);  // halving from -FLT_MAX would not arrive
+    if (mass + slack < s.total) z.lo = s.bracket(mass + slack, least, zone.hi, linear).lo;
     if (mass - slack > 0.0f) z.hi = s.bracket(mass - slack, zone.lo, zone.hi, linear).hi;
     List to = make_list(scratch, Scratch::kListB, kMiddle);
     PivotAdder adder(r.rule, next_up(z.hi));
