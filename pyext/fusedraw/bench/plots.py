@@ -130,6 +130,9 @@ def growth(stored: dict[str, Any], axis: str) -> Iterator[Picture]:
                 curve(axes, stored, name, axis, [r for r in chosen if name in r["us"]])
             axes.set(xscale="log", yscale="log", ylabel="us per call")
             axes.set_xlabel("V, tokens of the vocabulary" if axis == "vocab" else "B, rows of a call")
+            places = sorted({r[axis] for r in chosen})
+            axes.set_xticks(places, [f"{n / 1000:.0f}k" if n >= 1000 else str(n) for n in places])
+            axes.set_xticks([], minor=True)
             axes.set_title(f"{CONFIG_TITLES[config]}, {data} rows", fontsize=9.5, color=GREY)
             legend(figure, axes)
             rest = f"{'B' if other == 'batch' else 'V'} = {chosen[0][other]}, float32, 1 thread"
@@ -220,10 +223,10 @@ def put_bars(axes: Any, stored: dict[str, Any], chosen: dict[str, Any], names: l
 
 
 SEGMENTS = {
-    "read": ("reading (the read floor)", "#009e73", None),
-    "exp": ("exp and sum (exp less read)", "#56b4e9", "...."),
-    "rest": ("the engine beyond the floor", "#d55e00", None),
-    "call": ("the call (at V = 64)", "#8f7ae5", "////"),
+    "read": ("reading (the read floor)", "#009e73"),
+    "exp": ("exp and sum (exp less read)", "#56b4e9"),
+    "rest": ("the engine beyond the floor", "#d55e00"),
+    "call": ("the call (at V = 64)", "#8f7ae5"),
 }
 
 
@@ -234,7 +237,7 @@ def breakdown(stored: dict[str, Any], goals: dict[str, Any] | None = None) -> It
     for data, pieces in (found or from_results(stored)).items():
         figure, axes = new_figure(1.5 + 0.34 * len(pieces))
         left = [0.0] * len(pieces)
-        for key, (label, colour, hatch) in SEGMENTS.items():
+        for key, (label, colour) in SEGMENTS.items():
             widths = [p.get(key, 0.0) for p in pieces.values()]
             if key == "rest" and not apart:
                 label = "the rest: the engine beyond, and the call"
@@ -245,7 +248,6 @@ def breakdown(stored: dict[str, Any], goals: dict[str, Any] | None = None) -> It
                     0.7,
                     left,
                     color=colour,
-                    hatch=hatch,
                     label=label,
                     lw=0,
                     edgecolor=GREY,
