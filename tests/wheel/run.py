@@ -26,7 +26,6 @@ ROOT = TESTS.parent
 # They read, compile or count source files, or run programs of benchmarks/: nothing a wheel holds.
 NEED_SOURCES = (
     "test_bad_input_page.py",
-    "test_bench_suite.py",
     "test_bench_tables.py",
     "test_build.py",
     "test_coverage_page.py",
@@ -61,6 +60,7 @@ PART = (
 # with the PATH of this machine.
 NEED_COMPILER = (
     "inductor",
+    "test_bench_suite",
     "test_compile_kept",
     "test_compile_default_generator",
     "test_compiled_bad_row",
