@@ -3,7 +3,7 @@
 goals (results/goals.json) between goals:begin and goals:end, times on a device (results/bench_gpu.json)
 between bench-gpu:begin and bench-gpu:end.
 
-python benchmarks/table.py                       results/bench.json (else bench-quick.json) -> README.md
+python benchmarks/table.py                       results/bench.json -> README.md
 python benchmarks/table.py --print               only prints it
 python benchmarks/table.py --check               writes nothing; 1 and a diff where the README says otherwise
 """
@@ -19,6 +19,8 @@ from pathlib import Path
 import gpu_table
 from fusedraw.bench import cases, reading
 from fusedraw.bench.reading import median, time_text
+from fusedraw.bench.stored import BenchError
+from fusedraw.bench.stored import load as load_run
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -54,7 +56,7 @@ def block(stored: dict, rows: str, vocab: int, batch: int, dtype: str, threads: 
         result["config"]: result
         for result in stored["results"]
         if (result["data"], result["vocab"], result["batch"]) == (rows, vocab, batch)
-        and (result["dtype"], result["threads"]) == (dtype, threads)
+        and (result["dtype"], result["threads"], result["part"]) == (dtype, threads, "grid")
     }
     if not chosen:
         return []
@@ -110,16 +112,11 @@ def table(stored: dict) -> str:
 
 
 def load(path: Path | None) -> dict:
-    tried = [path] if path else [RESULTS / "bench.json", RESULTS / "bench-quick.json"]
-    for candidate in tried:
-        if candidate.exists():
-            try:
-                return reading.load(candidate)
-            except reading.Unreadable as error:
-                print(f"table: {error}", file=sys.stderr)
-                raise SystemExit(2) from None
-    names = " or ".join(str(p) for p in tried)
-    raise SystemExit(f"table: no stored results in {names}; run: make bench")
+    try:
+        return load_run(path or RESULTS / "bench.json")
+    except BenchError as error:
+        print(f"table: {error} (make bench)", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def goals_table(stored: dict) -> str:

@@ -8,6 +8,7 @@ import fusedraw
 import fusedraw._C as binding
 import pytest
 import torch
+from engines import threads
 from fusedraw.bench import bucketed, cases, data, floors, provider, providers, validate
 from fusedraw.bench.cases import Case
 
@@ -20,10 +21,8 @@ VOCAB, ROWS = 4096, 3
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with threads(1):
+        yield
 
 
 def case_of(config, dtype="float32", batch=ROWS, vocab=VOCAB, kind="peaked", threads=1):

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engines import threads
 
 pytest.importorskip("pytest_benchmark", reason="the suite is driven by pytest-benchmark")
 from fusedraw.bench import (
@@ -42,10 +43,8 @@ EIGHT = [*TINY, "V1024-B1-float32-t1", "V4096-B1-float32-t1"]
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with threads(1):
+        yield
 
 
 def start(folder, *words):
@@ -268,9 +267,9 @@ def test_peers_are_checked_once_and_fusedraw_at_every_thread_count(monkeypatch):
         sources.validate, "check", lambda name, case, logits: seen.append((name, case.threads))
     )
     monkeypatch.setattr(sources, "_sound", set())
-    for threads in (1, 2):
+    for count in (1, 2):
         for name in ("fusedraw", "numpy"):
-            sources.check(name, Case(64, 1, "float32", threads, "flat", "T"), torch.zeros(1, 64))
+            sources.check(name, Case(64, 1, "float32", count, "flat", "T"), torch.zeros(1, 64))
     assert seen == [("fusedraw", 1), ("numpy", 1), ("fusedraw", 2)]
 
 
@@ -302,7 +301,7 @@ def test_cold_calls_are_flushed_one_by_one():
     assert cold.chunk(hot, logits)(4, True) == 4.0
     assert calls == [(1, False)] * 5 and torch.equal(logits, before)
     case = Case(1024, 1, "float32", 1, "flat", "T", "cold", "cold")
-    assert sources.skipped("exp", case) is None and "no cold times" in cold.skipped("llama.cpp")
+    assert sources.skipped("exp", case) is None and "no cold times" in cold.skipped("vllm-cpu")
 
 
 def test_memory_counts_every_allocation():

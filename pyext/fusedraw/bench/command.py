@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import cases, compare, floors, sources, stored, timing
+from . import cases, compare, floors, providers, stored, timing
 from .recorder import MINUTES, RESULTS, ROUNDS, VARIABLE, Recorder, Selection, instruction_sets
 from .stored import BenchError
 
@@ -47,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quick", action="store_true", help="a small part of everything")
     add("--case", nargs="+", default=[], help="parts of case names, wildcards allowed")
     add("--part", nargs="+", default=[], help=f"parts: {', '.join(cases.PARTS)}")
-    add("--provider", nargs="+", default=list(sources.NAMES), help=f"providers: {', '.join(sources.NAMES)}")
+    add(
+        "--provider",
+        nargs="+",
+        default=list(providers.NAMES),
+        help=f"providers: {', '.join(providers.NAMES)}",
+    )
     add("--rounds", type=int, default=ROUNDS)
     add("--minutes", type=float, default=MINUTES, help="cases beyond this are left to the next run")
     add("--output", metavar="FILE", help=f"where the JSON goes (default: in {RESULTS}/, complete runs only)")
@@ -98,14 +103,14 @@ def done(args: argparse.Namespace) -> int:
 
 def selection_of(args: argparse.Namespace) -> Selection:
     """What the arguments ask for, or BenchError with what is allowed."""
-    check_known("provider", args.provider, sources.NAMES)
+    check_known("provider", args.provider, providers.NAMES)
     check_known("part", args.part, tuple(cases.PARTS))
     if args.rounds < 1:
         raise BenchError(f"--rounds must be at least 1, got {args.rounds}")
     if not args.minutes > 0:
         raise BenchError(f"--minutes must be above 0, got {args.minutes:g}")
     output = str(Path(args.output).resolve()) if args.output else None
-    wanted = [name for name in sources.NAMES if name in args.provider]
+    wanted = [name for name in providers.NAMES if name in args.provider]
     grid = "quick" if args.quick else "full"
     selection = Selection(grid, args.case, args.part, wanted, args.rounds, args.minutes, output, args.fresh)
     offered = cases.select(selection.every, [], args.part)

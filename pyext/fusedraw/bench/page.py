@@ -17,6 +17,7 @@ from typing import Any
 
 from . import plots, reading
 from .cases import TITLES as CONFIG_TITLES
+from .stored import BenchError, load
 
 TEMPLATE = Path(__file__).resolve().parent / "page.html.jinja"
 NEEDED = ("matplotlib", "jinja2")
@@ -36,8 +37,8 @@ def missing() -> str | None:
 
 
 def write(result: Path, output: Path, goals: Path | None = None) -> Path:
-    """Reads all before it writes anything. Raises reading.Unreadable."""
-    stored = reading.load(result)
+    """Reads all before it writes anything. Raises stored.BenchError."""
+    stored = load(result)
     beside = result.parent / "goals.json"
     more = load_goals(goals or beside) if goals or beside.exists() else None
     pictures = list(plots.all_pictures(stored, more))
@@ -48,7 +49,7 @@ def write(result: Path, output: Path, goals: Path | None = None) -> Path:
         output.mkdir(parents=True, exist_ok=True)
         (output / "index.html").write_text(text, encoding="utf-8")
     except OSError as error:
-        raise reading.Unreadable(f"{output}: cannot be written ({error.strerror})") from None
+        raise BenchError(f"{output}: cannot be written ({error.strerror})") from None
     return output / "index.html"
 
 
@@ -56,10 +57,10 @@ def load_goals(path: Path) -> dict[str, Any]:
     try:
         goals = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise reading.Unreadable(f"{path}: cannot be read ({error})") from None
+        raise BenchError(f"{path}: cannot be read ({error})") from None
     lines = goals.get("lines") if isinstance(goals, dict) else None
     if not isinstance(lines, list) or not all(isinstance(line, dict) for line in lines):
-        raise reading.Unreadable(f'{path}: expected the JSON of benchmarks/goals.py with "lines"')
+        raise BenchError(f'{path}: expected the JSON of benchmarks/goals.py with "lines"')
     return goals
 
 
@@ -169,9 +170,9 @@ def main(argv: list[str] | None = None) -> int:
     why = missing()
     try:
         if why:
-            raise reading.Unreadable(why)
+            raise BenchError(why)
         print(f"page: {write(args.result, args.output, args.goals)}")
-    except reading.Unreadable as error:
+    except BenchError as error:
         print(f"page: {error}", file=sys.stderr)
         return 2
     return 0

@@ -29,7 +29,7 @@ class Selection:
     grid: str = "quick"
     patterns: list[str] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
-    providers: list[str] = field(default_factory=lambda: list(sources.NAMES))
+    providers: list[str] = field(default_factory=lambda: list(providers.NAMES))
     rounds: int = ROUNDS
     minutes: float = MINUTES
     output: str | None = None
@@ -45,7 +45,7 @@ class Selection:
 
     @property
     def complete(self) -> bool:
-        return not self.patterns and not self.parts and set(self.providers) == set(sources.NAMES)
+        return not self.patterns and not self.parts and set(self.providers) == set(providers.NAMES)
 
     @property
     def target(self) -> Path | None:
@@ -70,7 +70,7 @@ class Recorder:
         Recorder.latest = self
         self.selection, self.target = selection, selection.target
         self.started, self.load = time.monotonic(), timing.load()
-        self.absent = {name: why for name in selection.providers if (why := missing(name))}
+        self.absent = {name: why for name in selection.providers if (why := providers.missing(name))}
         self.head = self.facts()
         self.results: dict[Case, stored.Result] = {}
         self.lines: dict[Case, str] = {}
@@ -198,10 +198,6 @@ class Recorder:
             f"stored: {self.target}" if self.target else "not stored: a part only (--output FILE stores it)"
         )
         print(said)
-
-
-def missing(name: str) -> str | None:
-    return providers.missing(name) if name in providers.NAMES else None
 
 
 def instruction_sets() -> dict[str, str]:

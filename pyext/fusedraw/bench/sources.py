@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
 
 from . import cold, data, features, providers, timing, validate
 from .cases import DTYPES, Case
-
-NAMES = tuple(dict.fromkeys((*providers.NAMES, *features.NAMES)))
 
 
 def rows(case: Case) -> Tensor:
@@ -56,7 +54,5 @@ def check(name: str, case: Case, logits: Tensor) -> None:
 
 
 def about(names: list[str]) -> dict[str, Any]:
-    """Title, kind, version and deviations of each provider, where providers.py says them."""
-    tell = getattr(providers, "about", None)
-    said = {name: tell(name) for name in names} if tell else {}
-    return {name: asdict(a) if is_dataclass(a) and not isinstance(a, type) else a for name, a in said.items()}
+    """Title, kind, version and deviations of each provider."""
+    return {name: asdict(providers.about(name)) for name in names}

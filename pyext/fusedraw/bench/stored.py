@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .cases import Case
+from .cases import PARTS, Case
 
 IDENTITY = ("machine", "versions", "isa", "code", "malloc_keeps_memory", "rounds", "selected")
 FIELDS = {"vocab": int, "batch": int, "dtype": str, "threads": int, "data": str, "config": str}
+HEAD = {"command": str, "machine": dict, "versions": dict, "isa": dict, "providers": dict, "left_out": list}
 LATER = {"part": "grid", "cache": "hot"}  # what files had before there was more than one
 
 Result = dict[str, Any]
@@ -32,7 +34,7 @@ def identity(head: dict[str, Any]) -> dict[str, Any]:
 
 
 def case_of(result: Result) -> Case:
-    return Case(**{key: result[key] for key in FIELDS}, **{k: result.get(k, v) for k, v in LATER.items()})
+    return Case(**{key: result[key] for key in (*FIELDS, *LATER)})
 
 
 def code() -> str:
@@ -45,31 +47,55 @@ def code() -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A stored run, or BenchError where the file is not one."""
+    """A stored run, an older one with what it lacks; BenchError where the file is not one."""
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BenchError(f"{path} is not JSON: expected what `python -m fusedraw bench` stores") from None
     wrong = fault(stored)
     if wrong:
         raise BenchError(f"{path} holds no results of `python -m fusedraw bench`: {wrong}")
+    for key, kind in HEAD.items():
+        stored.setdefault(key, kind())
+    for result in stored["results"]:
+        for key, value in LATER.items():
+            result.setdefault(key, value)
+        result.setdefault("rows", result["data"])
     return stored
 
 
 def fault(stored: Any) -> str | None:
     if not isinstance(stored, dict) or not isinstance(stored.get("results"), list):
         return "no list `results`"
+    if not stored["results"]:
+        return "`results` is empty"
+    for key, kind in HEAD.items():
+        if not isinstance(stored.get(key, kind()), kind):
+            return f"`{key}` is no {kind.__name__}"
+    for name, about in stored.get("providers", {}).items():
+        if not isinstance(about, dict) or not isinstance(about.get("deviations", []), list):
+            return f"provider {name!r} is no object with a list of deviations"
     for number, result in enumerate(stored["results"]):
-        if not isinstance(result, dict):
-            return f"result {number} is no object"
-        for key, kind in FIELDS.items():
-            if not isinstance(result.get(key), kind):
-                return f"result {number} has no {kind.__name__} `{key}`"
-        times = result.get("us")
-        if not isinstance(times, dict) or not all(are_quartiles(values) for values in times.values()):
-            return f"result {number} has no quartiles `us` by provider"
+        wrong = fault_of(result)
+        if wrong:
+            return f"result {number} {wrong}"
+    return None
+
+
+def fault_of(result: Any) -> str | None:
+    if not isinstance(result, dict):
+        return "is no object"
+    for key, kind in FIELDS.items():
+        value = result.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
+            return f"has no {'positive int' if kind is int else 'str'} `{key}`"
+    if result.get("part", LATER["part"]) not in PARTS:
+        return f"is of no part among {', '.join(PARTS)}"
+    times = result.get("us")
+    if not isinstance(times, dict) or not times or not all(map(are_quartiles, times.values())):
+        return "has no quartiles `us` by provider"
     return None
 
 
@@ -77,7 +103,7 @@ def are_quartiles(values: Any) -> bool:
     return (
         isinstance(values, list)
         and len(values) == 4
-        and all(isinstance(v, (int, float)) and v > 0 for v in values)
+        and all(isinstance(v, (int, float)) and math.isfinite(v) and v > 0 for v in values)
     )
 
 
