@@ -9,7 +9,7 @@ mixture-2, -4       the mean of the laws of 2 or 4 models, T = 0.8; the rows of 
 route, route-gumbel experts per token, E = `vocab`, tokens = `batch`; without and with Gumbel noise
 token_logprob       log-probabilities of given ids of `batch` rows; `token_logprob+grad`: and the gradient
 
-The interface is that of providers.py, and a `check` as in validate.py; the floors go over all rows of a case.
+`chunk` is as in providers.py, `check` as in validate.py; the floors go over all rows of a case.
 """
 
 from __future__ import annotations
@@ -90,14 +90,6 @@ def rows(case: Case) -> Tensor:
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def missing(name: str) -> str | None:
-    return None
-
-
-def skipped(name: str, case: Case) -> str | None:
-    return None
 
 
 def chunk(name: str, case: Case, logits: Tensor) -> timing.Chunk:
