@@ -9,7 +9,7 @@ import fusedraw._C as binding
 import pytest
 import torch
 from engines import threads
-from fusedraw.bench import bucketed, cases, data, floors, provider, providers, validate
+from fusedraw.bench import bucketed, cases, data, floors, hugging_face, provider, providers, validate
 from fusedraw.bench.cases import Case
 
 # torch-compile compiles for seconds at each shape; the benchmark itself holds it against the law
@@ -190,7 +190,7 @@ def test_other_bits_than_the_reference_are_refused(monkeypatch):
 )
 def test_wrong_kept_set_is_refused(change, message, monkeypatch):
     need("hugging-face")
-    monkeypatch.setattr(providers.HuggingFace, "scores", lambda self, logits: change(logits))
+    monkeypatch.setattr(hugging_face.HuggingFace, "scores", lambda self, logits: change(logits))
     case = case_of("top-p", kind="flat")
     with pytest.raises(AssertionError, match=f"hugging-face: .*{message}"):
         validate.check("hugging-face", case, rows_of(case))

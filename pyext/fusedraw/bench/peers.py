@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import bucketed, cases, llama, numpy_peers, providers, pure_torch, timing
+from . import bucketed, cases, hugging_face, llama, numpy_peers, providers, pure_torch, timing
 
 # Beside the configurations of cases.py.
 MORE_CONFIGS = ("softmax", "T+logp+top-5")
@@ -43,7 +43,7 @@ def peers_of(config: str, row: Tensor) -> dict[str, Peer]:
         calls["torch"] = functools.partial(pure_torch.Sampler(config, settings, row.shape[1]), row)
         calls["numpy"] = functools.partial(numpy_peers.Sampler(config, settings), row[0].numpy())
         if providers.missing("hugging-face") is None:
-            calls["hugging-face"] = functools.partial(providers.HuggingFace(settings), row)
+            calls["hugging-face"] = functools.partial(hugging_face.HuggingFace(settings), row)
     out = {name: Peer(call, timing.chunk_of([call]), False) for name, call in calls.items()}
     if config == "T" and providers.missing("bucketed") is None:
         draws = bucketed.Draws(row, cases.CONFIGS[config]["temperature"])

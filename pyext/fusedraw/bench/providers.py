@@ -23,16 +23,15 @@ from torch import Tensor
 from . import floors, timing
 from .bucketed import Bucketed
 from .cases import Case
-from .hugging_face import HuggingFace, HuggingFacePeer
+from .hugging_face import HuggingFacePeer
 from .llama import LlamaCpp
 from .numpy_peers import NumpyPeer
-from .own import Fusedraw, fusedraw_sampler, key_sets
+from .own import Fusedraw
 from .provider import About, Calls, Provider
 from .torch_peers import Compiled, Eager
 from .vllm_cpu import VllmCpu
 
-__all__ = ["NAMES", "About", "HuggingFace", "about", "calls", "chunk", "fusedraw_sampler", "key_sets"]
-__all__ += ["missing", "provider", "skipped"]
+__all__ = ["NAMES", "About", "about", "calls", "chunk", "missing", "provider", "skipped"]
 
 
 class Floor(Provider):

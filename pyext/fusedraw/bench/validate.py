@@ -29,7 +29,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from . import cases, data, floors, own, providers
+from . import cases, data, floors, hugging_face, own, providers
 from .cases import Case
 from .law import Law, law
 
@@ -121,7 +121,7 @@ def fusedraw_kept(case: Case, logits: Tensor) -> list[numpy.ndarray]:
 
 
 def check_hugging_face(case: Case, logits: Tensor) -> None:
-    peer = providers.HuggingFace(case.settings)
+    peer = hugging_face.HuggingFace(case.settings)
     if peer.temperature == 0:
         return
     for row in range(min(2, case.batch)):
