@@ -188,9 +188,10 @@ struct LogitLanes {
   V::F operator()(V::F x) const { return exp2(t(x)); }
 
   Group t(const Group& x) const { return clamped(scaled_gaps(x, m, c)); }
-  FD_IN_LOOP static Group exp2(const Group& t) {
-    return exp2_of(map(t, [](V::F v) { return V::frac(v); }), t);
+  static Group frac(const Group& t) {
+    return map(t, [](V::F v) { return V::frac(v); });
   }
+  FD_IN_LOOP static Group exp2(const Group& t) { return exp2_of(frac(t), t); }
   FD_IN_LOOP Group operator()(const Group& x) const { return exp2(t(x)); }
 };
 // For blocks that hold nothing above t = -1: cheaper where the processor has an instruction for it.
@@ -201,9 +202,10 @@ struct LowLogitLanes {
     const Group t = scaled_gaps(x, m, c);
     return V::kFracTakesInfinity ? t : clamped(t);
   }
-  FD_IN_LOOP static Group exp2(const Group& t) {
-    return exp2_of(map(t, [](V::F v) { return V::frac_exact(v); }), t);
+  static Group frac(const Group& t) {
+    return map(t, [](V::F v) { return V::frac_exact(v); });
   }
+  FD_IN_LOOP static Group exp2(const Group& t) { return exp2_of(frac(t), t); }
   FD_IN_LOOP Group operator()(const Group& x) const { return exp2(t(x)); }
 };
 struct UniformLanes {
@@ -257,24 +259,54 @@ Group load_group(const float* x, int j) {
 template <typename Lanes>
 void add_weights(const Lanes& lanes, const float* x, FixedSum& sum) {
   FixedSum s = sum;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int j = 0; j < kVecs; j += kGroup) s.add(lanes(load_group(x, j)));
   sum = s;
 }
 // What is summed beside the weights: -t*e for the entropy, t*t*e for the varentropy too.
 enum class Moments : uint8_t { kNone, kFirst, kSecond };
 
+// Where there are registers for it, two neighbouring groups are worked on at a time: the weights of
+// one, mostly multiplications, and the sums of the one before, all additions. A group of zeros
+// comes before the first.
+constexpr bool kSumsLate = V::kLanes == 16;  // AVX-512 has 32 registers
+constexpr int kLateVecs = kSumsLate ? kGroup : 0;
+
+// Adds n blocks; kLateVecs zeros besides. x[n] is any block.
 template <bool kSecond, typename Lanes>
-void add_moments(const Lanes& lanes, const float* x, FixedSum& sum, FixedSum& sum_g,
+void add_moments(const Lanes& lanes, const float* const* x, int n, FixedSum& sum, FixedSum& sum_g,
                  FixedSum& sum_h) {
-  FixedSum s = sum, g = sum_g, h = sum_h;
-  for (int j = 0; j < kVecs; j += kGroup) {
-    const Group t = lanes.t(load_group(x, j)), e = Lanes::exp2(t);
+  FixedSum s, g, h;
+  if constexpr (kSumsLate) {
+    const V::F zero = V::set(0.0f);
+    Group e{zero, zero, zero, zero}, y = e, z = e;  // of the group before: e, t e, t t e
+    Group t = lanes.t(load_group(x[0], 0)), f = Lanes::frac(t);
+    for (int j = 0; j < n * kVecs; j += kGroup) {
+      const Group next = exp2_of(f, t);
+      s.add(e);
+      g.subtract(y);  // -(-t e)
+      if (kSecond) h.add(z);
+      e = next;
+      const GroupMask weighs = above(e, V::set(kNoWeight));
+      y = keep_product(weighs, t, e);
+      if (kSecond) z = keep_product(weighs, y, t);
+      t = lanes.t(load_group(x[(j + kGroup) / kVecs], (j + kGroup) % kVecs));
+      f = Lanes::frac(t);
+    }
     s.add(e);
-    const GroupMask weighs = above(e, V::set(kNoWeight));
-    const Group y = keep_product(weighs, t, e);  // -(-t e)
     g.subtract(y);
-    if (kSecond) h.add(keep_product(weighs, y, t));
+    if (kSecond) h.add(z);
+  } else {
+    for (int i = 0; i < n; ++i) {
+      for (int j = 0; j < kVecs; j += kGroup) {
+        const Group t = lanes.t(load_group(x[i], j)), e = Lanes::exp2(t);
+        s.add(e);
+        const GroupMask weighs = above(e, V::set(kNoWeight));
+        const Group y = keep_product(weighs, t, e);
+        g.subtract(y);
+        if (kSecond) h.add(keep_product(weighs, y, t));
+      }
+    }
   }
   sum = s;
   sum_g = g;

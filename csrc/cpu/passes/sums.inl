@@ -5,59 +5,64 @@
 namespace fusedraw {
 namespace {
 
-// Sums over many blocks: lanes are folded to integers only every kRun blocks, before they could
-// overflow (a lane's high part grows by at most 1.2 * 2^21 * 32 a block).
+// Sums over many blocks. They are taken of kRun blocks at a time: sums and constants then stay in
+// registers, and lanes are folded to integers before they could overflow (a lane's high part grows
+// by at most 1.2 * 2^21 * 32 a block).
 class RowSums {
  public:
   static constexpr int kRun = 8;
   RowSums(const WeightRule& rule, Moments moments)
       : rule_(rule), moments_(rule.kind == WeightKind::kLogits ? moments : Moments::kNone) {}
 
+  // Where the block that is added next may lie: it is read later.
+  float* room() { return room_ + n_ * kBlock; }
   void add(const float* x, float e_max) {
-    switch (moments_) {
-      case Moments::kNone:
-        with_block_lanes(rule_, e_max, [&](auto lanes) { return add_weights(lanes, x, s_); });
-        break;
-      case Moments::kFirst:
-        add_with<false>(x, e_max);
-        break;
-      case Moments::kSecond:
-        add_with<true>(x, e_max);
-    }
-    if (++run_ == kRun) fold();
+    blocks_[n_++] = x;
+    e_max_ = e_max > e_max_ ? e_max : e_max_;
+    if (n_ == kRun) fold();
   }
   Sums finish() {
-    fold();
+    if (n_ > 0) fold();
     return sums_;
   }
 
  private:
-  template <bool kSecond>
-  void add_with(const float* x, float e_max) {
-    if (e_max <= 0.5f)
-      add_moments<kSecond>(LowLogitLanes(rule_), x, s_, g_, h_);
-    else
-      add_moments<kSecond>(LogitLanes(rule_), x, s_, g_, h_);
-  }
   void fold() {
-    const int n = run_ * kVecs;
-    sums_.s += s_.total(n);
-    s_ = FixedSum();
-    if (moments_ != Moments::kNone) {
-      sums_.g += g_.total(n);
-      g_ = FixedSum();
+    blocks_[n_] = blocks_[0];
+    const int values = n_ * kVecs;
+    if (moments_ == Moments::kNone) {
+      FixedSum s;
+      with_block_lanes(rule_, e_max_, [&](auto lanes) {
+        for (int i = 0; i < n_; ++i) add_weights(lanes, blocks_[i], s);
+      });
+      sums_.s += s.total(values);
+    } else if (e_max_ <= 0.5f) {
+      add_with(LowLogitLanes(rule_), values);
+    } else {
+      add_with(LogitLanes(rule_), values);
     }
+    n_ = 0;
+    e_max_ = 0.0f;
+  }
+  template <typename Lanes>
+  void add_with(const Lanes& lanes, int values) {
+    FixedSum s, g, h;
     if (moments_ == Moments::kSecond) {
-      sums_.h += h_.total(n);
-      h_ = FixedSum();
+      add_moments<true>(lanes, blocks_, n_, s, g, h);
+      sums_.h += h.total(values + kLateVecs);
+    } else {
+      add_moments<false>(lanes, blocks_, n_, s, g, h);
     }
-    run_ = 0;
+    sums_.s += s.total(values + kLateVecs);
+    sums_.g += g.total(values + kLateVecs);
   }
   const WeightRule rule_;
   const Moments moments_;
-  FixedSum s_, g_, h_;
-  int run_ = 0;
+  int n_ = 0;
+  float e_max_ = 0.0f;  // of the blocks that wait
+  const float* blocks_[kRun + 1];
   Sums sums_;
+  alignas(64) float room_[kRun * kBlock];
 };
 
 // e at the maximum of every block, in lanes.
@@ -85,12 +90,11 @@ struct SumTask {
     const Row& r = *t.row;
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
-    alignas(64) float buffer[kBlock];
     RowSums sums(t.rule, t.moments);
     for (int64_t b = begin; b < end; ++b) {
       const float e_max = t.block_weight[b];
       prefetch_ahead(r, b);
-      if (e_max > kNoWeight) sums.add(r.fetch(r, b, buffer), e_max);
+      if (e_max > kNoWeight) sums.add(r.fetch(r, b, sums.room()), e_max);
     }
     t.part[i] = sums.finish();
   }
@@ -153,12 +157,11 @@ int64_t count_kept(const Row& r, const Cut& cut) {
 
 // Sums over the kept tokens.
 Sums kept_sums(const Row& r, const Cut& cut, Moments moments) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
   RowSums sums(r.rule, moments);
   for (int64_t b = 0; b < r.blocks; ++b) {
     const float e_max = top_weight(r.rule, r.block_max[b]);
     if (e_max <= kNoWeight || !block_alive(r, cut, b)) continue;
-    sums.add(cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer), e_max);
+    sums.add(cut_block(r, cut, b, r.fetch(r, b, sums.room()), sums.room()), e_max);
   }
   return sums.finish();
 }
