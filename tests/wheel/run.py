@@ -32,6 +32,7 @@ NEED_SOURCES = (
     "test_docs.py",
     "test_gpu_suite.py",
     "test_layers.py",
+    "test_limits.py",
     "test_mutants.py",
     "test_native.py",
     "test_perf_check.py",
