@@ -272,30 +272,35 @@ enum class Moments : uint8_t { kNone, kFirst, kSecond };
 constexpr bool kSumsLate = V::kLanes == 16;  // AVX-512 has 32 registers
 constexpr int kLateVecs = kSumsLate ? kGroup : 0;
 
-// Adds n blocks; kLateVecs zeros besides. x[n] is any block.
-template <bool kSecond, typename Lanes>
-void add_moments(const Lanes& lanes, const float* const* x, int n, FixedSum& sum, FixedSum& sum_g,
-                 FixedSum& sum_h) {
+// Sums of n blocks and of kLateVecs zeros; those that `kMoments` does not ask for stay 0. x[n] is
+// any block.
+template <Moments kMoments, typename Lanes>
+void sum_blocks(const Lanes& lanes, const float* const* x, int n, FixedSum& sum, FixedSum& sum_g,
+                FixedSum& sum_h) {
+  constexpr bool kFirst = kMoments != Moments::kNone, kSecond = kMoments == Moments::kSecond;
   FixedSum s, g, h;
   if constexpr (kSumsLate) {
     const V::F zero = V::set(0.0f);
     Group e{zero, zero, zero, zero}, y = e, z = e;  // of the group before: e, t e, t t e
     Group t = lanes.t(load_group(x[0], 0)), f = Lanes::frac(t);
+#pragma GCC unroll 2
     for (int j = 0; j < n * kVecs; j += kGroup) {
       const Group next = exp2_of(f, t);
       s.add(e);
-      g.subtract(y);  // -(-t e)
+      if (kFirst) g.subtract(y);  // -(-t e)
       if (kSecond) h.add(z);
       e = next;
       const GroupMask weighs = above(e, V::set(kNoWeight));
-      y = keep_product(weighs, t, e);
+      if (kFirst) y = keep_product(weighs, t, e);
       if (kSecond) z = keep_product(weighs, y, t);
       t = lanes.t(load_group(x[(j + kGroup) / kVecs], (j + kGroup) % kVecs));
       f = Lanes::frac(t);
     }
     s.add(e);
-    g.subtract(y);
+    if (kFirst) g.subtract(y);
     if (kSecond) h.add(z);
+  } else if constexpr (!kFirst) {
+    for (int i = 0; i < n; ++i) add_weights(lanes, x[i], s);
   } else {
     for (int i = 0; i < n; ++i) {
       for (int j = 0; j < kVecs; j += kGroup) {

@@ -28,33 +28,39 @@ class RowSums {
 
  private:
   void fold() {
-    blocks_[n_] = blocks_[0];
-    const int values = n_ * kVecs;
-    if (moments_ == Moments::kNone) {
+    if (rule_.kind != WeightKind::kLogits) {
       FixedSum s;
-      with_block_lanes(rule_, e_max_, [&](auto lanes) {
+      with_lanes(rule_, [&](auto lanes) {
         for (int i = 0; i < n_; ++i) add_weights(lanes, blocks_[i], s);
       });
-      sums_.s += s.total(values);
+      sums_.s += s.total(n_ * kVecs);
     } else if (e_max_ <= 0.5f) {
-      add_with(LowLogitLanes(rule_), values);
+      fold_logits(LowLogitLanes(rule_));
     } else {
-      add_with(LogitLanes(rule_), values);
+      fold_logits(LogitLanes(rule_));
     }
     n_ = 0;
     e_max_ = 0.0f;
   }
   template <typename Lanes>
-  void add_with(const Lanes& lanes, int values) {
+  void fold_logits(const Lanes& lanes) {
+    blocks_[n_] = blocks_[0];
     FixedSum s, g, h;
-    if (moments_ == Moments::kSecond) {
-      add_moments<true>(lanes, blocks_, n_, s, g, h);
-      sums_.h += h.total(values + kLateVecs);
-    } else {
-      add_moments<false>(lanes, blocks_, n_, s, g, h);
+    const int values = n_ * kVecs + kLateVecs;
+    switch (moments_) {
+      case Moments::kNone:
+        sum_blocks<Moments::kNone>(lanes, blocks_, n_, s, g, h);
+        break;
+      case Moments::kFirst:
+        sum_blocks<Moments::kFirst>(lanes, blocks_, n_, s, g, h);
+        sums_.g += g.total(values);
+        break;
+      case Moments::kSecond:
+        sum_blocks<Moments::kSecond>(lanes, blocks_, n_, s, g, h);
+        sums_.g += g.total(values);
+        sums_.h += h.total(values);
     }
-    sums_.s += s.total(values + kLateVecs);
-    sums_.g += g.total(values + kLateVecs);
+    sums_.s += s.total(values);
   }
   const WeightRule rule_;
   const Moments moments_;
