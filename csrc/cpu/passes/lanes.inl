@@ -254,13 +254,23 @@ Group load_group(const float* x, int j) {
           V::load(p + 3 * V::kLanes)};
 }
 
+// For sums, which know no order: the same values, anywhere in the group.
+template <typename T>
+Group load_any_order(const T* x, int j) {
+  const T* p = x + j * V::kLanes;
+  Group v;
+  V::load_any_order(p, v.a, v.b);
+  V::load_any_order(p + 2 * V::kLanes, v.c, v.d);
+  return v;
+}
+
 // Adds a block's weights to `sum`. The sums are kept in registers meanwhile: a store to them might,
 // for all the compiler knows, change x.
-template <typename Lanes>
-void add_weights(const Lanes& lanes, const float* x, FixedSum& sum) {
+template <typename Lanes, typename T>
+void add_weights(const Lanes& lanes, const T* x, FixedSum& sum) {
   FixedSum s = sum;
 #pragma GCC unroll 4
-  for (int j = 0; j < kVecs; j += kGroup) s.add(lanes(load_group(x, j)));
+  for (int j = 0; j < kVecs; j += kGroup) s.add(lanes(load_any_order(x, j)));
   sum = s;
 }
 // What is summed beside the weights: -t*e for the entropy, t*t*e for the varentropy too.
@@ -274,15 +284,15 @@ constexpr int kLateVecs = kSumsLate ? kGroup : 0;
 
 // Sums of n blocks and of kLateVecs zeros; those that `kMoments` does not ask for stay 0. x[n] is
 // any block.
-template <Moments kMoments, typename Lanes>
-void sum_blocks(const Lanes& lanes, const float* const* x, int n, FixedSum& sum, FixedSum& sum_g,
+template <Moments kMoments, typename Lanes, typename T>
+void sum_blocks(const Lanes& lanes, const T* const* x, int n, FixedSum& sum, FixedSum& sum_g,
                 FixedSum& sum_h) {
   constexpr bool kFirst = kMoments != Moments::kNone, kSecond = kMoments == Moments::kSecond;
   FixedSum s, g, h;
   if constexpr (kSumsLate) {
     const V::F zero = V::set(0.0f);
     Group e{zero, zero, zero, zero}, y = e, z = e;  // of the group before: e, t e, t t e
-    Group t = lanes.t(load_group(x[0], 0)), f = Lanes::frac(t);
+    Group t = lanes.t(load_any_order(x[0], 0)), f = Lanes::frac(t);
 #pragma GCC unroll 2
     for (int j = 0; j < n * kVecs; j += kGroup) {
       const Group next = exp2_of(f, t);
@@ -293,7 +303,7 @@ void sum_blocks(const Lanes& lanes, const float* const* x, int n, FixedSum& sum,
       const GroupMask weighs = above(e, V::set(kNoWeight));
       if (kFirst) y = keep_product(weighs, t, e);
       if (kSecond) z = keep_product(weighs, y, t);
-      t = lanes.t(load_group(x[(j + kGroup) / kVecs], (j + kGroup) % kVecs));
+      t = lanes.t(load_any_order(x[(j + kGroup) / kVecs], (j + kGroup) % kVecs));
       f = Lanes::frac(t);
     }
     s.add(e);
@@ -304,7 +314,7 @@ void sum_blocks(const Lanes& lanes, const float* const* x, int n, FixedSum& sum,
   } else {
     for (int i = 0; i < n; ++i) {
       for (int j = 0; j < kVecs; j += kGroup) {
-        const Group t = lanes.t(load_group(x[i], j)), e = Lanes::exp2(t);
+        const Group t = lanes.t(load_any_order(x[i], j)), e = Lanes::exp2(t);
         s.add(e);
         const GroupMask weighs = above(e, V::set(kNoWeight));
         const Group y = keep_product(weighs, t, e);

@@ -8,15 +8,16 @@ namespace {
 // Sums over many blocks. They are taken of kRun blocks at a time: sums and constants then stay in
 // registers, and lanes are folded to integers before they could overflow (a lane's high part grows
 // by at most 1.2 * 2^21 * 32 a block).
-class RowSums {
+template <typename T>
+class SumsOf {
  public:
   static constexpr int kRun = 8;
-  RowSums(const WeightRule& rule, Moments moments)
+  SumsOf(const WeightRule& rule, Moments moments)
       : rule_(rule), moments_(rule.kind == WeightKind::kLogits ? moments : Moments::kNone) {}
 
   // Where the block that is added next may lie: it is read later.
   float* room() { return room_ + n_ * kBlock; }
-  void add(const float* x, float e_max) {
+  void add(const T* x, float e_max) {
     blocks_[n_++] = x;
     e_max_ = e_max > e_max_ ? e_max : e_max_;
     if (n_ == kRun) fold();
@@ -66,10 +67,11 @@ class RowSums {
   const Moments moments_;
   int n_ = 0;
   float e_max_ = 0.0f;  // of the blocks that wait
-  const float* blocks_[kRun + 1];
+  const T* blocks_[kRun + 1];
   Sums sums_;
   alignas(64) float room_[kRun * kBlock];
 };
+using RowSums = SumsOf<float>;
 
 // e at the maximum of every block, in lanes.
 const float* block_weights(const Row& r, const WeightRule& rule, Scratch& scratch) {
@@ -93,16 +95,31 @@ struct SumTask {
 
   static void run(void* argument, int64_t i) {
     SumTask& t = *static_cast<SumTask*>(argument);
+    // Blocks that need no more than widening are widened on the way.
+    if (t.row->fetch == fetch_block<BFloat16, false>)
+      t.part[i] = sum<BFloat16>(t, i);
+    else if (t.row->fetch == fetch_block<Float16, false>)
+      t.part[i] = sum<Float16>(t, i);
+    else
+      t.part[i] = sum<float>(t, i);
+  }
+
+  template <typename T>
+  static Sums sum(const SumTask& t, int64_t i) {
     const Row& r = *t.row;
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
-    RowSums sums(t.rule, t.moments);
+    SumsOf<T> sums(t.rule, t.moments);
     for (int64_t b = begin; b < end; ++b) {
       const float e_max = t.block_weight[b];
       prefetch_ahead(r, b);
-      if (e_max > kNoWeight) sums.add(r.fetch(r, b, sums.room()), e_max);
+      if (e_max <= kNoWeight) continue;
+      if constexpr (sizeof(T) == sizeof(float))
+        sums.add(r.fetch(r, b, sums.room()), e_max);
+      else
+        sums.add(block_data<T>(r, b), e_max);
     }
-    t.part[i] = sums.finish();
+    return sums.finish();
   }
 };
 
