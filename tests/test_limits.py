@@ -65,9 +65,9 @@ def test_sums(row, isa):
     assert (got["moments"].s, got["moments"].g) == (s, g)
     assert got["rough"].above == pytest.approx(s / 2.0**43, rel=1e-4)
     sides = [(x, e) for x, (_, e) in zip(row.tolist(), tokens, strict=True)]
-    assert got["split"].above == pytest.approx(sum(e for x, e in sides if x > ZONE[1]), rel=1e-6)
-    assert got["split"].below == pytest.approx(sum(e for x, e in sides if x < ZONE[0]), rel=1e-6)
-    assert got["split"].inside == sum(ZONE[0] <= x <= ZONE[1] for x, _ in sides)
+    assert got["sides"].above == pytest.approx(sum(e for x, e in sides if x >= ZONE[1]), rel=1e-6)
+    assert got["sides"].below == pytest.approx(sum(e for x, e in sides if x < ZONE[1]), rel=1e-6)
+    assert got["look"].inside == sum(ZONE[0] <= x <= ZONE[1] for x, _ in sides)
 
 
 @pytest.mark.parametrize("isa", ISAS)

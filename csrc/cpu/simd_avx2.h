@@ -95,6 +95,8 @@ struct V {
   static bool any(M m) { return _mm256_movemask_ps(m) != 0; }
   static F select(M m, F a, F b) { return _mm256_blendv_ps(b, a, m); }
   static F keep(M m, F a) { return _mm256_and_ps(m, a); }
+  static F add_where(F acc, M m, F a) { return add(acc, keep(m, a)); }
+  static F add_unless(F acc, M m, F a) { return add(acc, _mm256_andnot_ps(m, a)); }
   static F keep_product(M m, F a, F b) { return keep(m, mul(a, b)); }
   static float reduce_max(F a) {
     __m128 h = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

@@ -76,6 +76,8 @@ struct V {
   static bool any(M m) { return m != 0; }
   static F select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
   static F keep(M m, F a) { return _mm512_maskz_mov_ps(m, a); }
+  static F add_where(F acc, M m, F a) { return _mm512_mask_add_ps(acc, m, acc, a); }
+  static F add_unless(F acc, M m, F a) { return _mm512_mask_add_ps(acc, M(~m), acc, a); }
   static F keep_product(M m, F a, F b) { return _mm512_maskz_mul_ps(m, a, b); }
   static float reduce_max(F a) { return _mm512_reduce_max_ps(a); }
   // out[i] = max of row i of kLanes rows of kLanes.

@@ -133,6 +133,8 @@ struct V {
   static F keep(M m, F a) {
     return make([&](int i) { return m >> i & 1 ? a.v[i] : 0.0f; });
   }
+  static F add_where(F acc, M m, F a) { return add(acc, keep(m, a)); }
+  static F add_unless(F acc, M m, F a) { return select(m, acc, add(acc, a)); }
   static F keep_product(M m, F a, F b) { return keep(m, mul(a, b)); }
   static float reduce_max(F a) {
     float r = a.v[0];

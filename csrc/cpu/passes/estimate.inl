@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// S to within a proven relative error, in half the time of the exact sum: where every S in that
-// range gives the same cut, the exact one is not needed.
+// S to within a proven error, in half the time of the exact sum: where every S in that range gives
+// the same cut, the exact one is not needed. The weight of a row's head is known exactly, so only
+// what lies below it is uncertain.
 //
-// 2^f by a polynomial of degree 4 (relative error 2.7e-6 on [0, 1], a Lawson fit), t by one FMA,
-// sums in float32. Against the integer weights / 2^43, relative to S, with u = 2^-24:
-//   polynomial and its evaluation 2.9e-6; the law's own rounding of t, 44 * 2 u * ln 2 = 3.7e-6;
-//   the FMA's, 44 u ln 2 = 1.9e-6; m * c rounded, |m c| u ln 2; exp2p itself 8.7e-8; at most 70
-//   float32 additions in a row, 4.2e-6; rounding to integers and what lies below t = -44, V *
-//   2^-43.
+// 2^f by a polynomial of degree 3 (relative error 7.5e-5 on [0, 1], a Lawson fit), t by one FMA,
+// sums in float32. Against the integer weights / 2^43, each relative to a weight, with u = 2^-24:
+//   polynomial and its evaluation 7.52e-5; the law's own rounding of t, 44 * 2 u * ln 2 = 3.7e-6;
+//   the FMA's, 44 u ln 2 = 1.9e-6; m * c rounded, |m c| u ln 2; exp2p itself 8.7e-8.
+// Of the whole sum: at most 70 float32 additions in a row, 4.2e-6, for the row and for its head
+// each. Rounding to integers and what lies below t = -44: V * 2^-43.
 #pragma once
 
 namespace fusedraw {
 namespace {
 
-constexpr float kRoughPoly[5] = {0x1.bb7ca4p-7f, 0x1.aa1402p-5f, 0x1.ee7988p-3f, 0x1.62d166p-1f,
-                                 0x1.00002cp+0f};
-constexpr double kRoughError = 1.6e-5;
+constexpr float kRoughPoly[4] = {0x1.3f96a4p-4f, 0x1.cefc4cp-3f, 0x1.64444cp-1f, 0x1.fff632p-1f};
+constexpr double kRoughError = 8.2e-5;  // of each weight
+constexpr double kRoughSumError = 8.5e-6;
 
 struct RoughLanes {
   V::F c, shift;
@@ -28,21 +29,16 @@ struct RoughLanes {
         map(f, [](V::F v) { return V::fma(V::set(kRoughPoly[0]), v, V::set(kRoughPoly[1])); });
     p = fma(p, f, V::set(kRoughPoly[2]));
     p = fma(p, f, V::set(kRoughPoly[3]));
-    p = fma(p, f, V::set(kRoughPoly[4]));
     return map(p, t, [](V::F v, V::F w) { return V::scale2(v, w); });
   }
 };
 
 void add_rough(const RoughLanes& lanes, const float* x, Group& sum) {
   Group s = sum;
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int j = 0; j < kVecs; j += kGroup) s = add(s, lanes(load_group(x, j)));
   sum = s;
 }
-
-struct Estimate {
-  u128 least = 0, most = 0;  // S lies between; 0, 0: nothing known
-};
 
 struct RoughTask {
   const Row* row;
@@ -60,7 +56,7 @@ struct RoughTask {
     const RoughLanes lanes(V::set(r.rule.c), V::set(-t.mc));
     const V::F zero = V::set(0.0f);
     alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-    double total = 0.0;
+    double weight = 0.0;
     for (int64_t b = begin; b < end;) {
       Group sum{zero, zero, zero, zero};
       for (int n = 0; n < RowSums::kRun && b < end; ++b) {
@@ -68,13 +64,29 @@ struct RoughTask {
         add_rough(lanes, cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer), sum);
         ++n;
       }
-      total += double(V::reduce_add(V::add(V::add(sum.a, sum.b), V::add(sum.c, sum.d))));
+      weight += double(V::reduce_add(total(sum)));
     }
-    t.part[i] = total;
+    t.part[i] = weight;
   }
 };
 
-Estimate estimate_sum(const Row& r, const Cut& base, const Pool& pool, Scratch& scratch) {
+// The same sum over a list.
+double rough_list_sum(const RoughLanes& lanes, const List& l) {
+  if (l.n == 0) return 0.0;
+  for (int i = 0; i < kBlock; ++i) l.x[l.n + i] = -inf32();  // whole blocks are read
+  const V::F zero = V::set(0.0f);
+  double sum = 0.0;
+  for (int64_t i = 0; i < l.n; i += kBlock) {
+    Group s{zero, zero, zero, zero};
+    add_rough(lanes, l.x + i, s);
+    sum += double(V::reduce_add(total(s)));
+  }
+  return sum;
+}
+
+// Between what S lies; {}: nothing known. `head` is the weight of `list`, tokens of the row.
+Estimate estimate_sum(const Row& r, const Cut& base, const List& list, u128 head, const Pool& pool,
+                      Scratch& scratch) {
   RoughTask task;
   task.row = &r;
   task.base = base;
@@ -86,11 +98,11 @@ Estimate estimate_sum(const Row& r, const Cut& base, const Pool& pool, Scratch& 
   run_parts(task.parts, pool, RoughTask::run, &task);
   double s = 0.0;
   for (int i = 0; i < task.parts.n; ++i) s += task.part[i];
-  const double error = kRoughError + double(size) * 0x1p-24 + double(r.cols) * 0x1p-43;
-  Estimate e;
-  e.least = u128(s * (1.0 - error) * 0x1p43);
-  e.most = u128(s * (1.0 + error) * 0x1p43) + 1;
-  return e;
+  const double tail = s - rough_list_sum(RoughLanes(V::set(r.rule.c), V::set(-task.mc)), list);
+  const double error = (tail > 0.0 ? tail : 0.0) * (kRoughError + double(size) * 0x1p-24) +
+                       s * kRoughSumError + double(r.cols) * 0x1p-43;
+  const double least = (tail - error) * 0x1p43;
+  return {head + (least > 0.0 ? u128(least) : 0), head + u128((tail + error) * 0x1p43) + 1};
 }
 
 }  // namespace

@@ -53,6 +53,14 @@ GroupMask at_least(const Group& x, V::F y) {
 GroupMask above(const Group& x, V::F y) {
   return {V::gt(x.a, y), V::gt(x.b, y), V::gt(x.c, y), V::gt(x.d, y)};
 }
+Group add_where(const Group& x, const GroupMask& m, const Group& y) {
+  return {V::add_where(x.a, m.a, y.a), V::add_where(x.b, m.b, y.b), V::add_where(x.c, m.c, y.c),
+          V::add_where(x.d, m.d, y.d)};
+}
+Group add_unless(const Group& x, const GroupMask& m, const Group& y) {
+  return {V::add_unless(x.a, m.a, y.a), V::add_unless(x.b, m.b, y.b), V::add_unless(x.c, m.c, y.c),
+          V::add_unless(x.d, m.d, y.d)};
+}
 Group keep_product(const GroupMask& m, const Group& x, const Group& y) {
   return {V::keep_product(m.a, x.a, y.a), V::keep_product(m.b, x.b, y.b),
           V::keep_product(m.c, x.c, y.c), V::keep_product(m.d, x.d, y.d)};
@@ -252,6 +260,14 @@ Group load_group(const float* x, int j) {
   const float* p = x + j * V::kLanes;
   return {V::load(p), V::load(p + V::kLanes), V::load(p + 2 * V::kLanes),
           V::load(p + 3 * V::kLanes)};
+}
+
+void store_group(float* x, int j, const Group& v) {
+  float* p = x + j * V::kLanes;
+  V::store(p, v.a);
+  V::store(p + V::kLanes, v.b);
+  V::store(p + 2 * V::kLanes, v.c);
+  V::store(p + 3 * V::kLanes, v.d);
 }
 
 // For sums, which know no order: the same values, anywhere in the group.

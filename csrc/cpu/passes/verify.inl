@@ -39,7 +39,7 @@ uint8_t read_position(const VerifySide& side, const RowParams& params, int64_t r
   out.law = {r.rule, kept.cut, 0};
   if (kept.whole && !plan.greedy) {
     out.known = false;
-    out.sum = estimate_sum(r, kept.cut, pool, scratch);
+    out.sum = estimate_sum(r, kept.cut, List(), 0, pool, scratch);
     if (out.sum.most == 0) settle(out, pool, scratch);
   } else {
     out.law.sum = weight_of_kept(r, plan, kept, Sums{}, false);
