@@ -3,14 +3,28 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <type_traits>
 
 namespace fusedraw {
 
+// Not torch::stable::empty: that looks its operator up by name, which takes as long as all checks.
 Tensor new_tensor(std::initializer_list<int64_t> shape, ScalarType dtype, const Device& device) {
-  const torch::headeronly::IntHeaderOnlyArrayRef sizes(shape.begin(), shape.size());
-  if (device.is_cpu()) return torch::stable::empty(sizes, dtype);
-  return torch::stable::empty(sizes, dtype, std::nullopt, device);
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  constexpr size_t kMostDims = 4;
+  FUSEDRAW_CHECK(shape.size() <= kMostDims, "fusedraw: a tensor of ", shape.size(), " dimensions");
+  int64_t strides[kMostDims];
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= std::max<int64_t>(shape.begin()[d], 1);
+  }
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      int64_t(shape.size()), shape.begin(), strides, to<int32_t>(from(dtype)),
+      to<int32_t>(from(device.type())), device.index(), &made));
+  return Tensor(made);
 }
 
 namespace {

@@ -12,6 +12,8 @@ from torch.library import Library, fallthrough_kernel, get_ctx, register_autogra
 from . import _C  # noqa: F401  (its import registers the ops)
 
 sample = torch.ops.fusedraw.sample.default
+# What calling `sample` calls, without the Python frame around it.
+sample_now = getattr(sample, "_op", sample)
 sample_processed = torch.ops.fusedraw.sample_processed.default
 derive_keys = torch.ops.fusedraw.derive_keys.default
 row_keys = torch.ops.fusedraw.row_keys.default

@@ -8,7 +8,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from ._checks import explain
 from ._device import HAS_CUDA, is_plain, move
 from ._drawing import Extras, SampleOutput, check_call, draw_any
-from ._ops import sample as sample_op
+from ._ops import sample_now
 from ._params import (
     COLUMNS,
     MODE_RAISE,
@@ -78,6 +78,7 @@ class Sampler(torch.nn.Module):
         )
         self._rules = copied(check_rules("Sampler", rules)) if any(r is not None for r in rules) else None
         self._last = temperature_last
+        self._extended = self._rules is not None or temperature_last is not None
         values = check_values("Sampler", (temperature, top_p, min_p, mix_eps, top_k))
         self._values = copied(values)
         returns = names_tuple("Sampler", returns)
@@ -117,29 +118,34 @@ class Sampler(torch.nn.Module):
         **edits,
     ):
         """What `sample` gives for these arguments and the sampler's own; edits: as in `forward`."""
+        if is_compiling():
+            return super().__call__(
+                logits, keys=keys, mask=mask, seed=seed, step=step, generator=generator, **edits
+            )
+        # Read where they lie: a module's own attribute look-up takes longer than all these tests.
+        own = self.__dict__
         if (
             edits
-            or self._rules is not None
-            or self._last is not None
+            or own["_extended"]
             # What torch's own __call__ is for; without these it would cost a microsecond for nothing.
-            or self._forward_hooks
-            or self._forward_pre_hooks
-            or self._compiled_call_impl
+            or own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own.get("_compiled_call_impl")
             or _global_forward_hooks
             or _global_forward_pre_hooks
         ):
             return super().__call__(
                 logits, keys=keys, mask=mask, seed=seed, step=step, generator=generator, **edits
             )
+        params, home = own["_params"], own["_home"]
         if (
-            self._params is not None
-            and not is_compiling()
+            params is not None
             and logits.__class__ is Tensor
-            and (logits.is_cpu or (HAS_CUDA and logits.is_cuda))
-            and (self._home is None or self._home == logits.device)
-            and logits.dim() == 2
+            and (keys.__class__ is Tensor or keys is None)
             and (mask is None or mask.__class__ is Tensor)
-            and (keys is None or keys.__class__ is Tensor)
+            and ((on_cpu := logits.is_cpu) or (HAS_CUDA and logits.is_cuda))
+            and logits.dim() == 2
+            and (home is None or home == logits.device)
         ):
             try:
                 if keys is None:
@@ -148,12 +154,14 @@ class Sampler(torch.nn.Module):
                     keys = make_keys("sample", logits, seed, step, generator)
                 elif seed is not None or generator is not None or step.__class__ is not int or step:
                     reject_beside_keys("sample", seed, step, generator)
-                mode = self._cpu_mode if logits.is_cpu else self._device_mode
-                out = sample_op(logits, self._params, keys, mask, mode, self._outputs, self._top_n)
+                mode = own["_cpu_mode" if on_cpu else "_device_mode"]
+                out = sample_now(logits, params, keys, mask, mode, own["_outputs"], own["_top_n"])
             except RuntimeError as error:
                 failure = error
             else:
-                return out[0] if self._bare else SampleOutput(**dict(zip(self._names, out, strict=True)))
+                if own["_bare"]:
+                    return out[0]
+                return SampleOutput(**dict(zip(own["_names"], out, strict=True)))
             raise explain("sample", failure, check_call, "sample", logits, self._values, mask, keys)
         return draw_any("sample", logits, self._values, self._options, mask, keys, seed, step, generator)
 

@@ -124,11 +124,14 @@ int64_t race_tokens(const Field& f, const Noise& noise, int64_t b) {
   alignas(64) float buffer[kBlock], cut_buffer[kBlock], bounds[kBlock];
   alignas(64) uint32_t words[kBlock + 2 * V::kLanes];
   const float* x = cut_block(r, f.cut, b, r.fetch(r, b, buffer), cut_buffer);
-  noise_words(noise, kPurposeToken, b * kBlock, kBlock, words);
+  // The padding of a last block needs no noise.
+  const int64_t rest = r.cols - b * kBlock, padded = (rest + V::kLanes - 1) / V::kLanes * V::kLanes;
+  const int n = int(padded < kBlock ? padded : kBlock);
+  noise_words(noise, kPurposeToken, b * kBlock, n, words);
   const V::F dead = V::set(inf32()), valid = V::set(smallest_valid(r));
   V::F best_bound = dead;
   with_lanes(r.rule, [&](auto lanes) {
-    for (int j = 0; j < kBlock; j += V::kLanes) {
+    for (int j = 0; j < n; j += V::kLanes) {
       const V::F v = V::load(x + j);
       V::F mass = V::set(0x1p43f);
       V::M alive = V::ge(v, valid);
@@ -149,7 +152,7 @@ int64_t race_tokens(const Field& f, const Noise& noise, int64_t b) {
   float limit = least;
   // First the token with the least bound, then every other that can still win.
   for (int pass = 0; pass < 2; ++pass) {
-    for (int j = 0; j < kBlock; j += V::kLanes) {
+    for (int j = 0; j < n; j += V::kLanes) {
       uint32_t open = V::bits(V::ge(V::set(limit), V::load(bounds + j)));
       for (; open != 0; open &= open - 1) {
         const int i = j + __builtin_ctz(open);
