@@ -14,7 +14,7 @@ from fusedraw.bench.timing import chunk_of, interleave
 from goal_lines import KEYS, ROWS, SMALL_VOCAB, VOCAB, Line, RowByRow, calls_for, load_engine, make_keys, us
 
 SAMPLE_GOAL_US = 10.0
-SAMPLER_GOAL_US = 6.0
+SAMPLER_GOAL_US = 4.0
 MIX_GOAL = 1.03  # a call with mix_eps > 0 over the same call with mix_eps = 0
 MIX_EPS = 0.05
 MIX_KEYS = 64  # per batch: few enough fire that the first of a chunk would not stand for all
