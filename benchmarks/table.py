@@ -122,20 +122,24 @@ def load(path: Path | None) -> dict:
 def goals_table(stored: dict) -> str:
     """One line per goal; lines that differ only in the rows (flat, peaked, real-like) come together."""
     kinds = ("flat", "peaked", "real-like")
-    groups: dict[tuple[str, str], dict[str, str]] = {}
+    groups: dict[tuple[str, str], dict[str, dict]] = {}
     for line in stored["lines"]:
         if line["part"] in ("peers", "memory"):
             continue
         parts = line["goal"].split(", ")
         kind = next((k for k in kinds if k in parts), "")
         goal = ", ".join(p for p in parts if p != kind)
-        limit = f"{'>=' if line['at_least'] else '<='} {line['limit']:g} {line['unit']}"
-        if goal.startswith("top-p 0.9") and line["unit"] == "x exp":
-            limit = "<= 2 x exp, flat 3 x"
-        groups.setdefault((goal, limit), {})[kind] = f"{line['measured']:.2f}"
+        groups.setdefault((goal, line["unit"]), {})[kind] = line
     lines = ["| goal | limit | flat | peaked | real-like |", "|---|---|--:|--:|--:|"]
-    for (goal, limit), found in groups.items():
-        cells = [found.get("", "")] + [""] * 2 if "" in found else [found.get(k, "-") for k in kinds]
+    for (goal, unit), found in groups.items():
+        # A limit of flat rows' own stands behind that of the others.
+        *others, last = sorted(found, key=lambda kind: kind == "flat")
+        first = found[others[0] if others else last]
+        limit = f"{'>=' if first['at_least'] else '<='} {first['limit']:g} {unit}"
+        if found[last]["limit"] != first["limit"]:
+            limit += f", {last} {found[last]['limit']:g} x"
+        said = {kind: f"{line['measured']:.2f}" for kind, line in found.items()}
+        cells = [said.get("", "")] + [""] * 2 if "" in said else [said.get(k, "-") for k in kinds]
         lines.append(f"| {goal} | {limit} | {' | '.join(cells)} |")
     said = (
         "V = 128256, float32, B = 1, one thread, where a line does not say otherwise; ratios within one run."
