@@ -8,7 +8,7 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from ._checks import explain
 from ._device import HAS_CUDA, is_plain, move
 from ._drawing import Extras, SampleOutput, check_call, draw_any
-from ._ops import sample_now
+from ._ops import sample_now as sample_op
 from ._params import (
     COLUMNS,
     MODE_RAISE,
@@ -155,7 +155,7 @@ class Sampler(torch.nn.Module):
                 elif seed is not None or generator is not None or step.__class__ is not int or step:
                     reject_beside_keys("sample", seed, step, generator)
                 mode = own["_cpu_mode" if on_cpu else "_device_mode"]
-                out = sample_now(logits, params, keys, mask, mode, own["_outputs"], own["_top_n"])
+                out = sample_op(logits, params, keys, mask, mode, own["_outputs"], own["_top_n"])
             except RuntimeError as error:
                 failure = error
             else:

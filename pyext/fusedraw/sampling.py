@@ -7,7 +7,7 @@ from torch import Tensor
 from ._checks import explain
 from ._device import HAS_CUDA
 from ._drawing import Extras, SampleOutput, check_call, draw_any
-from ._ops import sample_now
+from ._ops import sample_now as sample_op
 from ._params import HasTensor, cached_plan, mix_eps_of
 from .keys import make_keys, reject_beside_keys
 
@@ -213,7 +213,7 @@ def _draw(op, x, values, options, mask, keys, seed, step, generator):
         elif seed is not None or generator is not None or step.__class__ is not int or step:
             reject_beside_keys(op, seed, step, generator)
         mode = plan.cpu_mode if x.is_cpu else plan.device_mode
-        out = sample_now(x, plan.params, keys, mask, mode, plan.outputs, plan.top_n)
+        out = sample_op(x, plan.params, keys, mask, mode, plan.outputs, plan.top_n)
     except RuntimeError as error:
         failure = error
     else:
