@@ -83,10 +83,9 @@ int64_t look(const Input& in) {
 
 double rough_sum(const Input& in) {
   const RoughLanes lanes(V::set(in.rule.c), V::set(-in.rule.m * in.rule.c));
-  const V::F zero = V::set(0.0f);
   double sum = 0.0;
   for (int64_t b = 0; b < in.n / kBlock;) {
-    Group s{zero, zero, zero, zero};
+    Group s = zeros();
     for (int i = 0; i < RowSums::kRun && b < in.n / kBlock; ++i, ++b)
       add_rough(lanes, in.x + b * kBlock, s);
     sum += double(V::reduce_add(total(s)));

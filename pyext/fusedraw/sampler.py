@@ -78,7 +78,6 @@ class Sampler(torch.nn.Module):
         )
         self._rules = copied(check_rules("Sampler", rules)) if any(r is not None for r in rules) else None
         self._last = temperature_last
-        self._extended = self._rules is not None or temperature_last is not None
         values = check_values("Sampler", (temperature, top_p, min_p, mix_eps, top_k))
         self._values = copied(values)
         returns = names_tuple("Sampler", returns)
@@ -118,15 +117,12 @@ class Sampler(torch.nn.Module):
         **edits,
     ):
         """What `sample` gives for these arguments and the sampler's own; edits: as in `forward`."""
-        if is_compiling():
-            return super().__call__(
-                logits, keys=keys, mask=mask, seed=seed, step=step, generator=generator, **edits
-            )
-        # Read where they lie: a module's own attribute look-up takes longer than all these tests.
-        own = self.__dict__
         if (
-            edits
-            or own["_extended"]
+            is_compiling()
+            or edits
+            # Read where they lie: a module's own attribute look-up takes longer than all these tests.
+            or (own := self.__dict__)["_rules"] is not None
+            or own["_last"] is not None
             # What torch's own __call__ is for; without these it would cost a microsecond for nothing.
             or own["_forward_hooks"]
             or own["_forward_pre_hooks"]

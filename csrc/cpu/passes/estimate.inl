@@ -54,11 +54,10 @@ struct RoughTask {
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
     const RoughLanes lanes(V::set(r.rule.c), V::set(-t.mc));
-    const V::F zero = V::set(0.0f);
     alignas(64) float buffer[kBlock], cut_buffer[kBlock];
     double weight = 0.0;
     for (int64_t b = begin; b < end;) {
-      Group sum{zero, zero, zero, zero};
+      Group sum = zeros();
       for (int n = 0; n < RowSums::kRun && b < end; ++b) {
         if (t.block_weight[b] <= kNoWeight || !block_alive(r, t.base, b)) continue;
         add_rough(lanes, cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer), sum);
@@ -74,10 +73,9 @@ struct RoughTask {
 double rough_list_sum(const RoughLanes& lanes, const List& l) {
   if (l.n == 0) return 0.0;
   for (int i = 0; i < kBlock; ++i) l.x[l.n + i] = -inf32();  // whole blocks are read
-  const V::F zero = V::set(0.0f);
   double sum = 0.0;
   for (int64_t i = 0; i < l.n; i += kBlock) {
-    Group s{zero, zero, zero, zero};
+    Group s = zeros();
     add_rough(lanes, l.x + i, s);
     sum += double(V::reduce_add(total(s)));
   }

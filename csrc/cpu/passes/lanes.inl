@@ -27,6 +27,10 @@ struct Group {
 struct GroupMask {
   V::M a, b, c, d;
 };
+Group zeros() {
+  const V::F zero = V::set(0.0f);
+  return {zero, zero, zero, zero};
+}
 template <typename Fn>
 Group map(const Group& x, Fn fn) {
   return {fn(x.a), fn(x.b), fn(x.c), fn(x.d)};
@@ -306,8 +310,7 @@ void sum_blocks(const Lanes& lanes, const T* const* x, int n, FixedSum& sum, Fix
   constexpr bool kFirst = kMoments != Moments::kNone, kSecond = kMoments == Moments::kSecond;
   FixedSum s, g, h;
   if constexpr (kSumsLate) {
-    const V::F zero = V::set(0.0f);
-    Group e{zero, zero, zero, zero}, y = e, z = e;  // of the group before: e, t e, t t e
+    Group e = zeros(), y = e, z = e;  // of the group before: e, t e, t t e
     Group t = lanes.t(load_any_order(x[0], 0)), f = Lanes::frac(t);
 #pragma GCC unroll 2
     for (int j = 0; j < n * kVecs; j += kGroup) {

@@ -26,14 +26,22 @@ List make_list(Scratch& scratch, Scratch::Slot slot, int64_t capacity) {
   return l;
 }
 
-constexpr int kWords = kBlock / 64, kPerWord = 64 / V::kLanes;
-
-// Appends the tokens of a block that have their bit in `words`; ids count up from first_id. False
-// when the list is full (n is then at most its capacity and the list incomplete).
-bool append_chosen(List& l, const float* x, uint32_t first_id, const uint64_t* words) {
-  constexpr int kFew = 48;
+// Appends the tokens of a block with lo <= x <= hi; ids count up from first_id. False when the list
+// is full (n is then at most its capacity and the list incomplete).
+bool gather_block(List& l, const float* x, uint32_t first_id, float lo, float hi) {
+  constexpr int kWords = kBlock / 64, kPerWord = 64 / V::kLanes, kFew = 48;
+  const V::F low = V::set(lo), high = V::set(hi);
+  uint64_t words[kWords];
   int hits = 0;
-  for (int w = 0; w < kWords; ++w) hits += __builtin_popcountll(words[w]);
+  for (int w = 0; w < kWords; ++w) {
+    uint64_t word = 0;
+    for (int j = 0; j < kPerWord; ++j) {
+      const V::F v = V::load(x + (w * kPerWord + j) * V::kLanes);
+      word |= uint64_t(V::bits(V::both(V::ge(v, low), V::ge(high, v)))) << (j * V::kLanes);
+    }
+    words[w] = word;
+    hits += __builtin_popcountll(word);
+  }
   if (hits == 0) return true;
   if (l.n + hits + V::kLanes > l.capacity) return false;
   if (hits <= kFew) {  // one by one: a branch for each vector would be mispredicted at each hit
@@ -51,21 +59,6 @@ bool append_chosen(List& l, const float* x, uint32_t first_id, const uint64_t* w
                        V::iadd(V::iset(first_id + uint32_t(j * V::kLanes)), V::iota()));
   }
   return true;
-}
-
-// Appends the tokens of a block with lo <= x <= hi.
-bool gather_block(List& l, const float* x, uint32_t first_id, float lo, float hi) {
-  const V::F low = V::set(lo), high = V::set(hi);
-  uint64_t words[kWords];
-  for (int w = 0; w < kWords; ++w) {
-    uint64_t word = 0;
-    for (int j = 0; j < kPerWord; ++j) {
-      const V::F v = V::load(x + (w * kPerWord + j) * V::kLanes);
-      word |= uint64_t(V::bits(V::both(V::ge(v, low), V::ge(high, v)))) << (j * V::kLanes);
-    }
-    words[w] = word;
-  }
-  return append_chosen(l, x, first_id, words);
 }
 
 // Gathers the kept tokens of [lo, hi]. False when there are too many.

@@ -19,7 +19,7 @@ struct Places {
 };
 
 struct Sample {
-  float *x, *e;
+  float *x = nullptr, *e = nullptr;
   int64_t n = 0;  // a whole number of blocks
   float total = 0, total_square = 0;
 
@@ -100,9 +100,8 @@ struct Sample {
 // Adds a block's values below `ceiling` to the sample.
 void sample_block(Sample& s, const WeightRule& rule, const float* x, float ceiling, float pad) {
   const V::F top = V::set(ceiling), nothing = V::set(pad), least = V::set(kNoWeight);
-  const V::F zero = V::set(0.0f);
   float *to_x = s.x + s.n, *to_e = s.e + s.n;
-  Group sum{zero, zero, zero, zero}, square = sum;
+  Group sum = zeros(), square = sum;
   with_lanes(rule, [&](auto lanes) {
     for (int j = 0; j < kVecs; j += kGroup) {
       const Group v =

@@ -241,7 +241,7 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
   if (r.blocks <= 4 || head_lo < base.lo) head_lo = base.lo;
   // A few blocks tell whether it may do.
   float scale = 1.0f;
-  Sample s = new_sample(scratch);
+  Sample s;
   if (head_lo > base.lo) s = sample_row(r, base, head_lo, kFewBlocks, scale, scratch);
   float ceiling = inf32(), head_mass = 0.0f;
   // Its tokens weigh at most 1 each, and are hardly more than its blocks: beside the rest of a flat
