@@ -65,7 +65,7 @@ __all__ = [
 
 # Submodules that need not be paid for at import.
 _LAZY = (
-    *("comparing", "controllers", "flashinfer", "metrics", "numpy"),
+    *("audit", "comparing", "controllers", "flashinfer", "metrics", "numpy"),
     *("reference", "reference_mixture", "reference_routing", "reference_rules", "reference_scores"),
     *("reference_speculative", "schedules", "transformers", "vllm"),
 )
