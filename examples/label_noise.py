@@ -16,11 +16,9 @@ the network with clean labels, entropy and energy both have an AUROC of at least
 for "faded", and of at most 0.15 for "loud".
 """
 
-import argparse
-from pathlib import Path
-
 import fusedraw
 import torch
+from _shared import arguments, save
 from torch import nn
 
 CLASSES, DIMENSIONS = 6, 16
@@ -29,7 +27,6 @@ TRAIN, TEST = 3000, 2000
 SHARES = (0.0, 0.1, 0.2, 0.4)  # of labels, replaced by any of the six
 STEPS, BATCH = 400, 100
 SHIFTS = ("foreign", "faded", "noisy", "loud")
-SEEDS = 3
 WITHIN, FOUND, MISSED = 0.15, {"foreign": 0.85, "faded": 0.95}, {"loud": 0.15}
 
 
@@ -130,13 +127,7 @@ def picture(path, found, shown):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-
-    seeds = [arguments.seed + i for i in range(SEEDS)]
+    seeds, out = arguments(__doc__)
     audits, shown = zip(*map(audit, seeds), strict=True)
     for seed, found in zip(seeds, audits, strict=True):
         print(f"seed {seed}: share of noise   " + "".join(f"{share:>8.0%}" for share in SHARES))
@@ -145,10 +136,7 @@ def main():
         )
         for name in found[0.0]:
             print(f"  {name:<23}" + "".join(f"{found[share][name]:>8.3f}" for share in SHARES))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "label_noise.png"
-    picture(path, audits[0], shown[0])
-    print(f"picture: {path}")
+    save(picture, out / "label_noise.png", audits[0], shown[0])
 
     for seed, found in zip(seeds, audits, strict=True):
         entropies = [found[share]["entropy"] for share in SHARES]

@@ -18,29 +18,21 @@ augmentation adds at least 0.02 of accuracy but calibration is no better (it is 
 cost at least 0.10 of accuracy; the other optimiser moves accuracy and calibration error by at most 0.08.
 """
 
-import argparse
 import itertools
 import statistics
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import DIGITS, arguments, images_of, save
 from fusedraw.audit.calibration import reliability
 from fusedraw.audit.variance import variance_split
 from torch import nn
 
-# Five columns of seven dots for each digit, the lowest bit on top.
-FONT = "3E5149453E 00427F4000 4261514946 2141454B31 1814127F10 "
-FONT += "2745454539 3C4A494930 0171090503 3649494936 064949291E"
-GLYPHS = torch.tensor(
-    [[[byte >> row & 1 for byte in bytes.fromhex(g)] for row in range(7)] for g in FONT.split()]
-)
-CLASSES, HEIGHT, WIDTH = len(GLYPHS), 9, 7
+CLASSES, HEIGHT, WIDTH = 10, 9, 7
 NOISE = 0.25  # standard deviation; a dot is 1
 TRAIN, TEST = 300, 1500
 STEPS, HIDDEN = 200, 64
 WEIGHTS, DRAWS = 3, 4  # weight seeds of each remedy, sampling seeds of each network
-SEEDS = 3
 
 # What differs from the network before. Each remedy has one strength, not searched for.
 REMEDIES = {
@@ -58,14 +50,7 @@ REMEDIES = {
 
 def digits(count, generator):
     """Images float32 [count, HEIGHT * WIDTH] and labels int64 [count]."""
-    labels = torch.randint(CLASSES, (count,), generator=generator)
-    images = NOISE * torch.randn(count, HEIGHT, WIDTH, generator=generator)
-    down = torch.randint(HEIGHT - 6, (count,), generator=generator)
-    right = torch.randint(WIDTH - 4, (count,), generator=generator)
-    rows = (down[:, None] + torch.arange(7))[:, :, None]
-    columns = (right[:, None] + torch.arange(5))[:, None, :]
-    images[torch.arange(count)[:, None, None], rows, columns] += GLYPHS[labels]
-    return images.flatten(1), labels
+    return images_of(DIGITS, count, generator, HEIGHT, WIDTH, NOISE)
 
 
 def augmented(images):
@@ -215,13 +200,7 @@ def check(seed, found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-
-    seeds = [arguments.seed + i for i in range(SEEDS)]
+    seeds, out = arguments(__doc__)
     audits = [audit(seed) for seed in seeds]
     names = list(audits[0]["before"])
     print(f"{'means over seeds':<18}" + "".join(f"{name:>19}" for name in names))
@@ -233,10 +212,7 @@ def main():
     for remedy in REMEDIES:
         cells = ["  ".join(f"{found[remedy][name]:.3f}" for found in audits) for name in shown]
         print(f"{remedy:<18}" + "".join(f"{cell:>24}" for cell in cells))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "remedies.png"
-    picture(path, audits)
-    print(f"picture: {path}")
+    save(picture, out / "remedies.png", audits)
     for seed, found in zip(seeds, audits, strict=True):
         check(seed, found)
     print("as it should be: penalties calibrate, attacks teach, and not every remedy helps")

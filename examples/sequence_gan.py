@@ -20,14 +20,11 @@ token are within 0.12 (total variation) of the planted ones; and before the firs
 `token_logprob` of whole sequences agrees within 1e-5 with the `logp` of draws made token by token.
 """
 
-import argparse
-from pathlib import Path
-
 import fusedraw
 import torch
+from _shared import arguments, save
 from torch import nn
 
-SEEDS = 3
 VOCAB, LENGTH, WIDTH, BATCH = 12, 8, 32, 64
 START = VOCAB  # stands before the first token
 FOLLOWS = torch.tensor([1, 3, 8])
@@ -198,23 +195,16 @@ def picture(path, curves):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="the first of three")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
-    args = parser.parse_args()
-    if not 0 <= args.seed < 2**60:
-        parser.error(f"--seed must be at least 0 and below 2**60, got {args.seed}")
+    seeds, out = arguments(__doc__)
     print("          keeps rule   told from real   off the steps    token_logprob")
     print("seed   before  after    before  after   before  after   and logp apart")
     found, curves = [], {}
-    for seed in range(args.seed, args.seed + SEEDS):
+    for seed in seeds:
         (told, kept, off_before), (told_after, kept_after, off_after), curves[seed], apart = run(seed)
         print(f"{seed:4}{kept:9.3f}{kept_after:7.3f}{told:10.3f}{told_after:7.3f}", end="")
         print(f"{off_before:9.3f}{off_after:7.3f}{apart:17.1e}")
         found.append((kept_after - kept, kept_after, told - told_after, off_after, apart))
-    args.out.mkdir(parents=True, exist_ok=True)
-    picture(args.out / "sequence_gan.png", curves)
-    print(f"picture: {args.out / 'sequence_gan.png'}")
+    save(picture, out / "sequence_gan.png", curves)
 
     for rise, kept, fall, off_after, apart in found:
         assert rise >= RISE and kept >= KEPT, f"the rule is kept by {kept:.2f} of transitions, {rise:+.2f}"

@@ -19,16 +19,14 @@ greedy decoding; no draw from bit-equal logits differs, nor one from the logits 
 in batches of 3 and 8; every fork is explained by its logits, and without the mask there are some.
 """
 
-import argparse
 import itertools
 import random
-from pathlib import Path
 
 import fusedraw
 import torch
+from _shared import arguments, descend
 from torch import nn
 
-SEEDS = 3
 SENTENCES, UNSEEN, REQUESTS = 2000, 400, 64
 STEPS, BATCH, WIDTH, RATE = 400, 64, 96, 4e-3
 BATCHES = (1, 3, 8)
@@ -108,11 +106,7 @@ def train(model, source, target, seed):
         rows = torch.randint(len(source), (BATCH,), generator=generator)
         logits, _ = model.step(before[rows], *model.read(source[rows]))
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), target[rows].flatten(), ignore_index=PAD)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        descend(loss, model, optimizer, schedule)
 
 
 @torch.no_grad()
@@ -199,14 +193,9 @@ def prepare(seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=1, help="the first of three")
-    parser.add_argument("--out", type=Path, default=None, help="not used: there is no picture")
-    args = parser.parse_args()
-    if not 0 <= args.seed < 2**60:
-        parser.error(f"--seed must be at least 0 and below 2**60, got {args.seed}")
+    seeds, _ = arguments(__doc__, picture=False)
     rights, found, again = [], [], []
-    for seed in range(args.seed, args.seed + SEEDS):
+    for seed in seeds:
         torch.manual_seed(seed)
         sentences, source, target, words = prepare(seed)
         model = Translator(*map(len, words))

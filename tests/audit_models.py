@@ -39,6 +39,7 @@ def save(folder, seed=0, scale=6.0):
     """A random Llama of two layers; the folder. `scale`: of its head: as initialised, laws are flat."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers_models import LLAMA
 
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -49,12 +50,7 @@ def save(folder, seed=0, scale=6.0):
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(vocabulary),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
+        **LLAMA,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,

@@ -145,3 +145,9 @@ def test_conditions_of_the_command_line(tmp_path):
         "cold",
         {"temperature": 0.2, "top_k": 40, "dtype": "bfloat16"},
     )
+
+
+def test_a_base_that_has_what_a_default_condition_changes_leaves_it_out():
+    plan = make_plan(PROMPTS, base={"batch": 1, "dtype": "bfloat16"})
+    assert {"batch", "dtype"} <= set(plan.left_out)
+    assert not {"batch", "dtype"} & {condition.name for condition in plan.conditions}

@@ -136,8 +136,7 @@ def test_a_sampler_that_differs_would_be_told(stored):
     ids = decode.draw(plan.base, 5, logits).numpy().astype("int32")
     wrong = ids.copy()
     wrong[1] = (wrong[1] + 1) % 30
-    none = numpy.empty((0, 0), numpy.float32)
-    right, planted = (decode.Decoded(i, none, logits, False, 0) for i in (ids, wrong))
+    right, planted = (decode.Drawn(i, logits) for i in (ids, wrong))
     threads = next(c for c in plan.conditions if c.name == "one")
     line = blame.compare(plan.base, threads, right, planted, 5, 5)
     assert line["sampler"] and blame.summary(plan.base, threads, [line])["blame"] == "sampler"

@@ -43,18 +43,23 @@ def redraw(weight):
     weight.normal_(std=0.6, generator=torch.Generator().manual_seed(1))
 
 
+LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+
+
 def llama(scale=12.0):
     """A decoder."""
     return built(
         LlamaForCausalLM,
         LlamaConfig,
         lambda weight: weight.mul_(scale),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
+        **LLAMA,
         bos_token_id=BOS,
     )
 

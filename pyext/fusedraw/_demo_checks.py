@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from . import _pure_torch
+from ._threads import threads as on_threads
 from .keys import derive_keys
 from .sampling import sample
 
@@ -64,7 +65,7 @@ def time_draws(rows, settings: Settings, with_hugging_face: bool) -> list[Timing
         ("min-p 0.05", {"min_p": 0.05}),
     ]
     _keep_freed_memory()
-    with _threads(1):
+    with on_threads(1):
         timings = [_time_text_settings(rows, settings, with_hugging_face)]
         for label, filters in configurations:
             timings.append(_time_configuration(label, rows, settings.seed, filters, with_hugging_face))
@@ -80,7 +81,7 @@ def compare_draws(rows, settings: Settings) -> list[Sameness]:
     ways = [("alone", 1), ("alone", 2), (f"in a batch of {BATCH}", 1), (f"in a batch of {BATCH}", 2)]
     results = []
     for place, threads in ways:
-        with _threads(threads):
+        with on_threads(threads):
             draw_one = _draw_alone if place == "alone" else _draw_in_batch
             drawn = [draw_one(rows, number, settings) for number in range(DRAWS)]
         results.append((torch.stack([ids for ids, _ in drawn]), torch.stack([logp for _, logp in drawn])))
@@ -105,7 +106,7 @@ def replay(language_model, prompt, others, text, settings: Settings, count: int,
     requests = [REQUEST + 1 + number for number in range(len(prompts))]
     requests[place] = REQUEST
     gap = 0.0
-    with _threads(threads or torch.get_num_threads()):
+    with on_threads(threads or torch.get_num_threads()):
         decoding = language_model.begin(prompts)
         for step in range(count):
             gap = max(gap, float((decoding.logits[place] - text.logits[step][0]).abs().max()))
@@ -195,16 +196,6 @@ def _compare_multinomial(rows, temperature):
             drawn.append(int(torch.multinomial(probabilities, 1, generator=generator)[place]))
         equal += drawn[0] == drawn[1]
     return Sameness(f"for contrast, torch.multinomial, in a batch of {BATCH}", equal, None, CONTRAST_DRAWS)
-
-
-@contextlib.contextmanager
-def _threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _keep_freed_memory():

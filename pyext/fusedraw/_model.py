@@ -47,7 +47,7 @@ def missing_for_model() -> str | None:
     if modules:
         commands.append(INSTALL["modules"])
     try:
-        _find_gguf()
+        find_gguf()
     except ModelUnavailable:
         missing.append(MODEL_PACKAGE)
         commands.append(INSTALL["model"])
@@ -59,23 +59,18 @@ def missing_for_model() -> str | None:
 
 def load_language_model(on_stage: Callable[[str], None]) -> LanguageModel:
     """Load the model; on_stage(text) is called as each of LOAD_STAGES begins. Raises ModelUnavailable."""
-    gguf = _find_gguf()
-    # Nothing is fetched: without these, transformers looks for newer files on the network first.
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    gguf = find_gguf()
     on_stage(LOAD_STAGES[0])
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
+        transformers = offline_transformers()
     except ImportError as error:
         raise ModelUnavailable(f"transformers does not import ({error}); {INSTALL['modules']}") from error
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
     try:
         on_stage(LOAD_STAGES[1])
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
         on_stage(LOAD_STAGES[2])
         with contextlib.redirect_stderr(io.StringIO()):  # a bar of its own that cannot be switched off
-            model = AutoModelForCausalLM.from_pretrained(
+            model = transformers.AutoModelForCausalLM.from_pretrained(
                 str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
             )
     except (ImportError, OSError, ValueError) as error:
@@ -85,6 +80,17 @@ def load_language_model(on_stage: Callable[[str], None]) -> LanguageModel:
     loaded = LanguageModel(tokenizer, model.eval())
     loaded.begin([loaded.chat_prompt([{"role": "user", "content": "Hello"}])])
     return loaded
+
+
+def offline_transformers() -> Any:
+    """The module transformers, quiet and fetching nothing. Raises ImportError."""
+    # without these it looks for newer files on the network first
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
 
 
 LOAD_STAGES = (
@@ -124,14 +130,10 @@ class Decoding:
 
     def __init__(self, language_model: LanguageModel, prompts: Sequence[Sequence[int]]):
         self._model = language_model.model
-        width = max(len(prompt) for prompt in prompts)
-        padding = language_model.tokenizer.pad_token_id or 0
-        ids = [[padding] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        attended = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        self._attended = torch.tensor(attended)
+        ids, self._attended = padded(prompts, language_model.tokenizer.pad_token_id or 0)
         self._cache: Any = None  # transformers' DynamicCache
         self.logits = torch.empty(0)
-        self._forward(torch.tensor(ids), (self._attended.cumsum(-1) - 1).clamp(min=0))
+        self._forward(ids, (self._attended.cumsum(-1) - 1).clamp(min=0))
 
     def feed(self, ids) -> None:
         """Append token ids int64 [B], one to each row, and compute the next logits."""
@@ -176,13 +178,30 @@ class TextStream:
         return text
 
 
-def _find_gguf() -> Path:
+def find_gguf() -> Path:
+    """The packaged model's file. Raises ModelUnavailable."""
+    return packaged_file(MODEL_PACKAGE, ".gguf", INSTALL["model"])
+
+
+def packaged_file(package: str, suffix: str, install: str) -> Path:
+    """The first file of an installed package with that suffix; nothing of it is imported.
+
+    Raises: ModelUnavailable, with what to type.
+    """
     try:
-        distribution = metadata.distribution(MODEL_PACKAGE)
+        distribution = metadata.distribution(package)
     except metadata.PackageNotFoundError:
-        raise ModelUnavailable(f"{MODEL_PACKAGE} is missing; {INSTALL['model']}") from None
+        raise ModelUnavailable(f"{package} is missing; {install}") from None
     for file in distribution.files or ():
         path = Path(str(distribution.locate_file(file)))
-        if path.suffix == ".gguf" and path.is_file():
+        if path.suffix == suffix and path.is_file():
             return path
-    raise ModelUnavailable(f"{MODEL_PACKAGE} has no GGUF file; {INSTALL['model']} --force-reinstall")
+    raise ModelUnavailable(f"{package} has no {suffix} file; {install} --force-reinstall")
+
+
+def padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, attention mask), int64 [N, width]: shorter prompts are padded on the left."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    attended = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids), torch.tensor(attended)

@@ -7,6 +7,8 @@ import math
 import unicodedata
 from typing import Any
 
+import numpy
+
 NONE = "–"
 SPACE = "\u00a0"
 
@@ -80,11 +82,13 @@ def listed(words: list[str]) -> str:
 
 
 def clean(value: Any) -> Any:
-    """A copy of plain types for JSON: None for what is not finite."""
+    """A copy of plain types for JSON: None for what is not finite, NumPy's numbers as Python's."""
     if isinstance(value, dict):
         return {str(k): clean(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [clean(v) for v in value]
+    if isinstance(value, numpy.generic):
+        value = value.item()
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     return value

@@ -80,12 +80,7 @@ def _other_script(words) -> Switch:
     if len(letters) < 2:
         return _NONE
     main = max(letters, key=lambda script: letters[script])
-    found = []
-    for other in letters:
-        if other != main:
-            values = [_script_value(word, main, other) for word in words]
-            found.append(_best_stretch(words, values, main, other))
-    return _strongest(found)
+    return _strongest_of(letters, main, words, words, _script_value)
 
 
 def _script_value(word, main: str, other: str) -> float:
@@ -105,12 +100,7 @@ def _other_language(words) -> Switch:
     main = max(hits, key=lambda language: hits[language])
     if hits[main] < LEAST_HITS:
         return _NONE
-    found = []
-    for other in WORDS_OF:
-        if other != main:
-            values = [_language_value(word, main, other) for word in lowered]
-            found.append(_best_stretch(words, values, main, other))
-    return _strongest(found)
+    return _strongest_of(WORDS_OF, main, words, lowered, _language_value)
 
 
 def _language_value(word: str, main: str, other: str) -> float:
@@ -134,6 +124,16 @@ def _best_stretch(words, values, main: str, other: str) -> Switch:
         if total > best.evidence:
             best = Switch(total, main, other, words[first].start, words[place].end)
     return best
+
+
+def _strongest_of(others, main: str, words, seen, value_of) -> Switch:
+    """The strongest switch from `main`; value_of(seen word, main, other) is the evidence of a word."""
+    stretches = [
+        _best_stretch(words, [value_of(word, main, other) for word in seen], main, other)
+        for other in others
+        if other != main
+    ]
+    return _strongest(stretches)
 
 
 def _strongest(found: list[Switch]) -> Switch:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy
 import torch
 
-from .decode import Decoded, draw
+from .decode import Drawn, draw
 from .plan import KEY, LAW, Condition
 
 
@@ -29,7 +29,7 @@ def same_law(a: Condition, b: Condition) -> bool:
 
 
 def compare(
-    a: Condition, b: Condition, first: Decoded, second: Decoded, seed_a: int, seed_b: int
+    a: Condition, b: Condition, first: Drawn, second: Drawn, seed_a: int, seed_b: int
 ) -> dict[str, Any]:
     """One output under a beside the same one under b (same prompt, same sample)."""
     shorter, longer = sorted((len(first.ids), len(second.ids)))

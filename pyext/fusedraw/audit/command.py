@@ -18,6 +18,8 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +105,13 @@ class bad_input:
         return False
 
 
+@dataclass
 class Checked:
     """What the arguments say, checked before a model is loaded."""
 
     plan: Plan | None = None
     options: Any = None
-    gates: Any = ()
+    gates: Sequence[Any] = ()
     embed: Any = None
     entails: Any = None
 
@@ -149,9 +152,9 @@ def _checked(args: argparse.Namespace) -> Checked:
 
 
 def _check_metrics(found, names) -> None:
-    from . import anomalies, gates
+    from . import anomalies, gates, results
 
-    gates.check_known(found, gates.known_metrics(names, list(anomalies.RULES)))
+    gates.check_known(found, results.headline_names(names, list(anomalies.RULES)))
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -203,7 +206,7 @@ def _collect(args: argparse.Namespace, checked: Checked) -> list[Path] | None:
     if args.fresh:
         _remove(args.output)
     for name in checked.plan.left_out:
-        print(f"audit: condition {name!r} is left out: this machine has one core", file=sys.stderr)
+        print(f"audit: condition {name!r} is left out: it is what the base has already", file=sys.stderr)
     print(f"audit: loading {args.model or 'SmolLM2-135M-Instruct'}", file=sys.stderr, flush=True)
     with bad_input():
         loaded = models.load(args.model)

@@ -7,13 +7,13 @@ the recorded logits, all rows in one call, which must change none.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
 import torch
 
+from .._threads import threads
 from ..keys import derive_keys
 from ..sampling import sample
 from .models import Loaded
@@ -25,12 +25,18 @@ _RETURNS = ("logp", "logp_raw", "entropy", "varentropy", "margin", "rank", "kept
 
 
 @dataclass
-class Decoded:
-    """One output; `logits` are what its tokens were drawn from."""
+class Drawn:
+    """Tokens, and what they were drawn from."""
 
     ids: numpy.ndarray  # int32 [n]
-    stats: numpy.ndarray  # float32 [n, len(STATS)]
     logits: torch.Tensor  # float32 [n, V]
+
+
+@dataclass
+class Decoded(Drawn):
+    """One output with what each draw said of itself."""
+
+    stats: numpy.ndarray  # float32 [n, len(STATS)]
     finished: bool
     redrawn: int
 
@@ -62,8 +68,8 @@ def decode(
         decoded.append(
             Decoded(
                 tokens[row, :length].to(torch.int32).numpy(),
-                stats[row, :length].numpy(),
                 own,
+                stats[row, :length].numpy(),
                 finished,
                 int((again == tokens[row, :length]).sum()),
             )
@@ -120,13 +126,3 @@ def _stats(draws) -> torch.Tensor:
     columns = {name: getattr(draws, name).float().cpu() for name in _RETURNS}
     columns |= {"confidence": confidence, "best_logp": top[..., 0]}
     return torch.stack([columns[name] for name in STATS], -1)
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
 import torch
 
+from .._threads import threads
 from . import bias, calibration, uncertainty
-from .decode import decode, threads
+from .decode import decode
 from .dropout import mc_dropout
 from .models import Loaded
 from .plan import Condition, Plan
 from .robustness import PERTURBATIONS, with_synonyms
-from .store import STATS, Store
+from .store import STATS
 
 ROWS = 32  # prompts in one forward pass of the measurements here
 MOST_TOKENS = 256  # of a text that calibration reads
@@ -29,7 +31,7 @@ BIAS_SAMPLES, BIAS_TOKENS = 2, 12
 PERMUTATIONS = 1999
 
 
-def measures(loaded: Loaded, plan: Plan, options: Any, store: Store) -> list[tuple[str, Callable[[], Any]]]:
+def measures(loaded: Loaded, plan: Plan, options: Any) -> list[tuple[str, Callable[[], Any]]]:
     """(name in the store, function) of what the options ask for."""
     found: list[tuple[str, Callable[[], Any]]] = [
         ("calibration", lambda: calibrate(loaded, plan, options.reference)),
@@ -219,8 +221,6 @@ def _written(loaded: Loaded, plan: Plan, group: Sequence[str]) -> list[tuple[lis
 
 
 def _plain(base: Condition) -> Condition:
-    from dataclasses import replace
-
     return replace(base, dtype="float32", device="cpu", perturb="")
 
 

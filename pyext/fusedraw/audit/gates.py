@@ -64,17 +64,6 @@ def check_known(gates: Sequence[Gate], metrics: Sequence[str]) -> None:
             )
 
 
-def known_metrics(conditions: Sequence[str], rules: Sequence[str]) -> list[str]:
-    """Names of the headline, before there is a report; `results.headline` makes them."""
-    return [
-        *(f"{kind}:{name}" for name in conditions for kind in ("agreement", "equal")),
-        *("sampler_differences", "anomalies", *(f"anomalies:{rule}" for rule in rules)),
-        *("mean_entropy", "mean_logp", "perplexity", "repetition", "distinct_2", "finished", "mean_length"),
-        *("self_agreement", "ece", "brier", "nll", "temperature", "measured_noise"),
-        *("perturbation_agreement", "bias_js", "bias_p_value"),
-    ]
-
-
 def tripped(gates: Sequence[Gate], headline: Mapping[str, float | None]) -> list[str]:
     """A line for each gate that trips. A figure that was not measured trips: it cannot be vouched for."""
     lines = []

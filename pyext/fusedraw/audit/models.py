@@ -10,7 +10,6 @@ import contextlib
 import copy
 import hashlib
 import io
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -108,11 +107,7 @@ class Loaded:
 
     def padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, attention mask), int64 [N, width], padded on the left."""
-        width = max(len(prompt) for prompt in prompts)
-        pad = self.pad()
-        ids = [[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        return torch.tensor(ids), torch.tensor(mask)
+        return _model.padded(prompts, self.pad())
 
 
 def missing() -> str | None:
@@ -152,8 +147,7 @@ def load(source: str | None) -> Loaded:
     Raises: AuditError where it cannot be read; the message names the file and the reason.
     """
     check_source(source)
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-    path = _model._find_gguf() if source is None else Path(source)
+    path = _model.find_gguf() if source is None else Path(source)
     name = _model.MODEL_NAME if source is None else path.name.removesuffix(".gguf")
     kind = EMBEDDED if source is None else "gguf" if path.is_file() else "huggingface"
     try:
@@ -172,17 +166,13 @@ def load(source: str | None) -> Loaded:
 
 
 def _read(path: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    transformers = _model.offline_transformers()
     gguf = {"gguf_file": path.name} if path.is_file() else {}
     folder = str(path.parent if path.is_file() else path)
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **gguf)
-        model = AutoModelForCausalLM.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, **gguf)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, dtype=torch.float32, **gguf
         )
     if getattr(model.config, "is_encoder_decoder", False):

@@ -96,7 +96,7 @@ class Plan:
     redact: bool = False
     chat: bool = True  # prompts are put into the model's chat template, where it has one
     synonyms: tuple[tuple[str, str], ...] = ()
-    left_out: tuple[str, ...] = ()  # conditions of the default plan that this machine cannot tell apart
+    left_out: tuple[str, ...] = ()  # conditions of the default plan that change nothing about this base
 
     @property
     def base(self) -> Condition:

@@ -7,17 +7,24 @@ import sys
 import time
 from typing import Any
 
+from .._bar import bar
+
 
 class Progress:
-    """`total` and `step` count work in any unit, here forward passes; what was done before is not timed."""
+    """`total`, `skip` and `step` count work, here forward passes; what is skipped takes no time."""
 
-    def __init__(self, total: float, done: float = 0.0):
-        self.total, self.done, self._before = total, done, done
+    def __init__(self, total: float):
+        self.total, self.done = total, 0.0
         self._started = time.monotonic()
-        self._bar: Any = _bar() if sys.stderr.isatty() else None
+        self._bar: Any = bar(sys.stderr, time_left=True)
         if self._bar is not None:
-            self._task = self._bar.add_task("", total=total, completed=done)
+            self._task = self._bar.add_task("", total=total)
             self._bar.start()
+
+    def skip(self, work: float) -> None:
+        self.total -= work
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.total)
 
     def step(self, work: float, text: str) -> None:
         self.done += work
@@ -28,21 +35,9 @@ class Progress:
             print(f"[{share}, {self.left()}] {text}", file=sys.stderr, flush=True)
 
     def left(self) -> str:
-        passed = self.done - self._before
-        seconds = (time.monotonic() - self._started) * (self.total - self.done) / passed if passed else 0.0
+        seconds = (time.monotonic() - self._started) * (self.total - self.done) / max(self.done, 1e-9)
         return f"{seconds / 60:.1f} min left" if seconds >= 60 else f"{seconds:.0f} s left"
 
     def close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-def _bar() -> Any:
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Rich
-    except ImportError:
-        return None
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    return Rich(*columns, console=Console(file=sys.stderr), transient=True)

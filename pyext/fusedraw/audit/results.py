@@ -14,6 +14,7 @@ import numpy
 
 from .. import metrics
 from . import anomalies, blame, semantic, uncertainty
+from ._format import clean
 from .plan import AuditError, Condition
 from .robustness import certified_share
 from .store import Output, Store
@@ -91,7 +92,7 @@ def _analyse(stores: Sequence[Store], embed, entails) -> dict[str, Any]:
         "sweep": [_sweep(line) for line in described],
     }
     analysis["headline"] = headline(analysis)
-    return _clean(analysis)
+    return clean(analysis)
 
 
 # Outputs
@@ -314,41 +315,45 @@ def _robustness(outputs, conditions: Sequence[Condition], found, perturbations) 
 
 # The figures that --fail-on, --history and TensorBoard know
 
+OF_THE_BASE = (
+    *("mean_entropy", "mean_logp", "perplexity", "repetition", "distinct_2", "finished", "mean_length"),
+)
+OF_CALIBRATION = ("ece", "brier", "nll", "temperature")
+
+
+def headline_names(conditions: Sequence[str], rules: Sequence[str]) -> list[str]:
+    """The names of `headline`; conditions: those beside the base."""
+    return [
+        *(f"{kind}:{name}" for name in conditions for kind in ("agreement", "equal")),
+        *("sampler_differences", "anomalies", *(f"anomalies:{rule}" for rule in rules)),
+        *(*OF_THE_BASE, "self_agreement", *OF_CALIBRATION),
+        *("measured_noise", "perturbation_agreement", "bias_js", "bias_p_value"),
+    ]
+
 
 def headline(analysis: dict[str, Any]) -> dict[str, float | None]:
-    base = analysis["conditions"][0]["name"]
-    out: dict[str, float | None] = {}
-    for pair in analysis["pairs"]:
-        if pair["a"] == base:
-            out[f"agreement:{pair['b']}"] = pair["agreement"]
-            out[f"equal:{pair['b']}"] = pair["equal"] / pair["compared"] if pair["compared"] else None
-    lines, run = analysis["outputs"], analysis["run"]
-    out["sampler_differences"] = sum(p["sampler"] for p in analysis["pairs"]) + run["tokens"] - run["redrawn"]
-    out["anomalies"] = _mean(bool(line["anomalies"]) for line in lines)
-    for rule in analysis["anomaly_rules"]:
-        out[f"anomalies:{rule['rule']}"] = rule["flagged"] / rule["outputs"] if rule["outputs"] else None
-    own = analysis["conditions"][0]
-    for name in (
-        "mean_entropy",
-        "mean_logp",
-        "perplexity",
-        "repetition",
-        "distinct_2",
-        "finished",
-        "mean_length",
-    ):
-        out[name] = own[name]
-    out["self_agreement"] = _mean(p["agreement"] for p in analysis["prompts"] if p["agreement"] is not None)
-    told = analysis["calibration"] or {}
-    for name in ("ece", "brier", "nll", "temperature"):
-        out[name] = told.get(name)
-    robustness = analysis["robustness"]
-    out["measured_noise"] = robustness["measured_noise"]
-    kept = [p["agreement"] for p in robustness["perturbations"] if p["agreement"] is not None]
-    out["perturbation_agreement"] = _mean(kept)
-    out["bias_js"] = analysis["bias"]["mean_js"] if analysis["bias"] else None
-    out["bias_p_value"] = analysis["bias"]["p_value"] if analysis["bias"] else None
-    return out
+    base = analysis["conditions"][0]
+    lines, run, rules = analysis["outputs"], analysis["run"], analysis["anomaly_rules"]
+    beside = [pair for pair in analysis["pairs"] if pair["a"] == base["name"]]
+    calibrated, robust, biased = analysis["calibration"] or {}, analysis["robustness"], analysis["bias"] or {}
+    kept = [p["agreement"] for p in robust["perturbations"] if p["agreement"] is not None]
+    values: dict[str, float | None] = {
+        "sampler_differences": sum(p["sampler"] for p in analysis["pairs"]) + run["tokens"] - run["redrawn"],
+        "anomalies": _mean(bool(line["anomalies"]) for line in lines),
+        **{f"anomalies:{r['rule']}": r["flagged"] / r["outputs"] if r["outputs"] else None for r in rules},
+        **{name: base[name] for name in OF_THE_BASE},
+        "self_agreement": _mean(p["agreement"] for p in analysis["prompts"] if p["agreement"] is not None),
+        **{name: calibrated.get(name) for name in OF_CALIBRATION},
+        "measured_noise": robust["measured_noise"],
+        "perturbation_agreement": _mean(kept),
+        "bias_js": biased.get("mean_js"),
+        "bias_p_value": biased.get("p_value"),
+    }
+    for pair in beside:
+        values[f"agreement:{pair['b']}"] = pair["agreement"]
+        values[f"equal:{pair['b']}"] = pair["equal"] / pair["compared"] if pair["compared"] else None
+    names = headline_names([pair["b"] for pair in beside], [rule["rule"] for rule in rules])
+    return {name: values[name] for name in names}
 
 
 # Small things
@@ -372,18 +377,3 @@ def _mean(values: Iterable) -> float | None:
 
 def _nan(value: Any) -> float:
     return math.nan if value is None else float(value)
-
-
-def _clean(value: Any) -> Any:
-    """Without NaN and infinities, which JSON has not, and without NumPy's numbers."""
-    if isinstance(value, dict):
-        return {str(k): _clean(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_clean(v) for v in value]
-    if isinstance(value, (bool, numpy.bool_)):
-        return bool(value)
-    if isinstance(value, (int, numpy.integer)):
-        return int(value)
-    if isinstance(value, (float, numpy.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -88,10 +88,8 @@ class Runner:
             for group in self.groups:
                 self._run_group(group, progress)
             for name, measure in measures:
-                if not self.store.is_done(f"extra/{name}"):
+                if self.store.get(name) is None:
                     self.store.put(name, measure())
-                    with self.store.transaction() as file:
-                        file.execute("INSERT OR REPLACE INTO units VALUES (?)", (f"extra/{name}",))
                 progress.step(1, name)
         finally:
             progress.close()
@@ -119,13 +117,15 @@ class Runner:
     def _run_group(self, group: range, progress: Progress) -> None:
         compared = f"{group.start}/compared"
         if self.store.is_done(compared):
-            progress.step(self._work(group), f"{_span(group)}: stored")
+            progress.skip(self._work(group))
             return
         for place, condition in enumerate(self.plan.conditions):
             unit = f"{group.start}/{condition.name}"
             stored = self.store.is_done(unit)
-            if not (stored and self.scratch.has(group.start, place, condition.samples)):
-                self._run_unit(unit, group, place, condition)
+            if stored and self.scratch.has(group.start, place, condition.samples):
+                progress.skip(self._passes(condition, group))
+                continue
+            self._run_unit(unit, group, place, condition)
             progress.step(self._passes(condition, group), f"{_span(group)}, {condition.name}")
         self.store.add_comparisons(compared, self._compare(group))
         self.scratch.clear()
@@ -209,7 +209,7 @@ class Runner:
         return sum(self._passes(condition, group) for condition in self.plan.conditions)
 
     def _extras(self) -> list[tuple[str, Callable[[], Any]]]:
-        return extras.measures(self.loaded, self.plan, self.options, self.store)
+        return extras.measures(self.loaded, self.plan, self.options)
 
     # Prompts
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from .decode import Decoded
+from .decode import Drawn
 from .store import said
 
 
@@ -28,7 +28,7 @@ class Scratch:
     def has(self, group: int, condition: int, samples: int) -> bool:
         return all(self._path(group, condition, s, "ids.npz").is_file() for s in range(samples))
 
-    def save(self, group: int, condition: int, sample: int, outputs: Sequence[Decoded]) -> None:
+    def save(self, group: int, condition: int, sample: int, outputs: Sequence[Drawn]) -> None:
         """Logits first: with the ids, both are there."""
         with said(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -41,16 +41,15 @@ class Scratch:
                 lambda f: numpy.savez(f, ids=ids, lengths=lengths),
             )
 
-    def load(self, group: int, condition: int, sample: int) -> list[Decoded]:
-        """One for each prompt of the group, logits mapped; without statistics."""
+    def load(self, group: int, condition: int, sample: int) -> list[Drawn]:
+        """One for each prompt of the group, logits mapped."""
         with said(self.folder), numpy.load(self._path(group, condition, sample, "ids.npz")) as file:
             ids, lengths = file["ids"], file["lengths"]
             # copy on write: torch takes no array that cannot be written
             mapped = numpy.load(self._path(group, condition, sample, "logits.npy"), mmap_mode="c")
         ends = numpy.cumsum(lengths)[:-1]
-        none = numpy.empty((0, 0), numpy.float32)
         rows = zip(numpy.split(ids, ends), numpy.split(mapped, ends), strict=True)
-        return [Decoded(i, none, torch.from_numpy(x), False, 0) for i, x in rows]
+        return [Drawn(i, torch.from_numpy(x)) for i, x in rows]
 
     def clear(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -12,16 +12,14 @@ a PyPI package carries. Everything is offline.
 import importlib
 import math
 import operator
-import os
 from collections.abc import Callable, Hashable, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .._checks import check_choice
-from .._model import ModelUnavailable, is_installed
+from .._model import ModelUnavailable, is_installed, offline_transformers, packaged_file
 
 # Measured with minilm on the pairs of tests/audit_sentences.py. As many as these are at least so similar, of
 # 25 paraphrases, 25 different answers to one question, 7 that differ in one decisive word (a number, "not"):
@@ -184,7 +182,7 @@ def missing_for_minilm() -> str | None:
     if not is_installed("transformers"):
         return f"transformers is missing; pip install transformers && {MINILM_INSTALL}"
     try:
-        _minilm_folder()
+        _minilm_weights()
     except ModelUnavailable as error:
         return str(error)
     return None
@@ -200,16 +198,13 @@ def minilm() -> Callable[[Sequence[str]], torch.Tensor]:
     """
     if missing := missing_for_minilm():
         raise ModelUnavailable(missing)
-    folder = str(_minilm_folder())
-    # Nothing is fetched: without these, transformers looks for newer files on the network first.
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    folder = str(_minilm_weights().parent)
     try:
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+        transformers = offline_transformers()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = transformers.AutoModel.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32
+        ).eval()
     except (ImportError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelUnavailable(f"{MINILM_PACKAGE} cannot be read ({reason}); {MINILM_INSTALL}") from error
@@ -236,16 +231,8 @@ def minilm() -> Callable[[Sequence[str]], torch.Tensor]:
     return embed
 
 
-def _minilm_folder() -> Path:
-    try:
-        distribution = metadata.distribution(MINILM_PACKAGE)
-    except metadata.PackageNotFoundError:
-        raise ModelUnavailable(f"{MINILM_PACKAGE} is missing; {MINILM_INSTALL}") from None
-    for file in distribution.files or ():
-        path = Path(str(distribution.locate_file(file)))
-        if path.name == "model.safetensors" and path.is_file():
-            return path.parent
-    raise ModelUnavailable(f"{MINILM_PACKAGE} has no weights; {MINILM_INSTALL} --force-reinstall")
+def _minilm_weights() -> Path:
+    return packaged_file(MINILM_PACKAGE, ".safetensors", MINILM_INSTALL)
 
 
 def _members(op: str, texts, groups) -> list[list[int]]:

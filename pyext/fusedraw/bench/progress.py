@@ -6,8 +6,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
+from .._bar import bar
 from .cases import PARTS, Case
 
 
@@ -17,9 +17,8 @@ class Progress:
         self.left = sum(PARTS[case.part] for case in cases)  # seconds, as estimated
         self.passed = 0.0
         self.started = time.monotonic()
-        self.bar, self.task = None, None
-        if sys.stdout.isatty() and cases:
-            self.bar = a_bar()
+        self.task = None
+        self.bar = bar(sys.stdout, auto_refresh=False) if cases else None
         if self.bar is not None:
             self.task = self.bar.add_task("", total=self.total)
             self.bar.start()
@@ -50,15 +49,3 @@ class Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
-
-
-def a_bar() -> Any:
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Rich
-    except ImportError:
-        return None
-    columns = TextColumn("{task.description}"), BarColumn()
-    # no thread that redraws: it would run beside what is timed
-    return Rich(*columns, console=Console(file=sys.stdout), auto_refresh=False, transient=True)
