@@ -61,36 +61,29 @@ Sums exact_sums(const Input& in, Moments moments) {
 }
 
 void sides(const Input& in, Result& out) {
-  const V::F pivot = V::set(in.hi);
-  const int64_t blocks = in.n / kBlock;
-  for (int64_t b = 0; b < blocks;) {
-    V::F above = V::set(0.0f), below = above;
-    for (int i = 0; i < kRoughRun && b < blocks; ++i, ++b)
-      with_near_lanes(in.rule, in.block_weight[b], [&](auto lanes) {
-        add_sides(lanes, in.x + b * kBlock, pivot, above, below);
-      });
-    out.above += double(V::reduce_add(above));
-    out.below += double(V::reduce_add(below));
-  }
+  SideSums sums(in.rule, in.hi);
+  for (int64_t b = 0; b < in.n / kBlock; ++b)
+    sums.add(in.x + b * kBlock, in.block_weight[b], in.block_max[b]);
+  sums.finish(out.above, out.below);
 }
 
 int64_t look(const Input& in) {
   List found = in.zone;
-  for (int64_t b = 0; b < in.n / kBlock; ++b)
-    if (!gather_block(found, in.x + b * kBlock, uint32_t(b * kBlock), in.lo, in.hi)) return -1;
-  return found.n;
+  ZoneGatherer zone(found, in.lo, in.hi);
+  for (int64_t b = 0; b < in.n / kBlock; ++b) zone.add(in.x + b * kBlock, uint32_t(b * kBlock));
+  return zone.finish() ? found.n : -1;
 }
 
 double rough_sum(const Input& in) {
-  const RoughLanes lanes(V::set(in.rule.c), V::set(-in.rule.m * in.rule.c));
-  double sum = 0.0;
+  const RoughLanes<false> lanes(V::set(in.rule.c), V::set(-in.rule.m * in.rule.c));
+  LaneDoubles sum;
   for (int64_t b = 0; b < in.n / kBlock;) {
     Group s = zeros();
-    for (int i = 0; i < RowSums::kRun && b < in.n / kBlock; ++i, ++b)
+    for (int i = 0; i < kRoughRun && b < in.n / kBlock; ++i, ++b)
       add_rough(lanes, in.x + b * kBlock, s);
-    sum += double(V::reduce_add(total(s)));
+    sum.add(total(s));
   }
-  return sum;
+  return sum.total();
 }
 
 Result run(Pass pass, const Input& in) {

@@ -2,6 +2,8 @@
 """R1 (plain Python) = R2 (sorting C++) = every instruction set: tokens, statuses, by-products, whole rows,
 bit for bit."""
 
+import math
+
 import fusedraw
 import pytest
 import torch
@@ -286,18 +288,12 @@ def test_top_p_on_flat_rows(size):
         on_every_engine(sample, x, params, make_keys(rows), None, make_mode(ties=ties), outputs)
 
 
-@pytest.mark.parametrize("size", [1500, 5000, 70_000])
-@pytest.mark.parametrize("offset", [0.0, 900.0, -2500.0, 30_000.0])
-@pytest.mark.parametrize("spread", [1.0, 0.05, 5.0])
-def test_top_p_at_the_cut(size, offset, spread):
-    """top_p at the mass of a prefix and one float32 to either side: an estimate of a sum must not decide."""
-    g = torch.Generator().manual_seed(size)
-    x = offset + spread * torch.randn(size, generator=g)
+def check_cuts(x, ends):
+    """top_p at the mass of each of these prefixes and one float32 to either side, on every engine."""
     ordered = x.sort(descending=True).values
     gaps = (ordered - ordered[0]) * r1.fl32(r1.LOG2E)
     weights = torch.tensor([C.weight(t) for t in gaps.tolist()])
     prefix = weights.cumsum(0)  # below 2^61
-    ends = torch.cat([torch.arange(3), torch.randint(0, size, (20,), generator=g)])
     at = (prefix[ends].double() / prefix[-1].double()).float()
     top_ps = torch.cat([at, at.nextafter(torch.tensor(0.0)), at.nextafter(torch.tensor(2.0))])
     top_ps = top_ps[top_ps < 1]
@@ -307,10 +303,32 @@ def test_top_p_at_the_cut(size, offset, spread):
     expected = expected.clamp_max((weights > 0).sum())
     params = make_params().repeat(len(top_ps), 1)
     params[:, 1] = top_ps.double()
-    arguments = (x.expand(len(top_ps), size), params, None, None, make_mode(ties="all"), bits_of("n_kept"))
+    arguments = (x.expand(len(top_ps), -1), params, None, None, make_mode(ties="all"), bits_of("n_kept"))
     for name in FAST:
         with engine(name):
             assert torch.equal(sample(*arguments)["n_kept"], expected), name
+
+
+@pytest.mark.parametrize("size", [1500, 5000, 70_000])
+@pytest.mark.parametrize("offset", [0.0, 900.0, -2500.0, 30_000.0])
+@pytest.mark.parametrize("spread", [1.0, 0.05, 5.0])
+def test_top_p_at_the_cut(size, offset, spread):
+    """An estimate of a sum must not decide."""
+    g = torch.Generator().manual_seed(size)
+    x = offset + spread * torch.randn(size, generator=g)
+    check_cuts(x, torch.cat([torch.arange(3), torch.randint(0, size, (20,), generator=g)]))
+
+
+@pytest.mark.parametrize("step", range(16))
+def test_top_p_beneath_the_head(step):
+    """The same where the cut lies among some hundred tokens below the heaviest, and nearly all weight beyond
+    it: in tokens of one value, so that a polynomial is off by the same for each of them."""
+    g = torch.Generator().manual_seed(step)
+    x = torch.full((70_000,), (step / 16 - 7) * math.log(2))
+    places = torch.randperm(len(x), generator=g)
+    x[places[:100]] = -0.1 * torch.rand(100, generator=g)
+    x[places[100:700]] = -3 - torch.rand(600, generator=g)
+    check_cuts(x, torch.randint(90, 700, (24,), generator=g))
 
 
 @pytest.mark.parametrize("ties", TIES)

@@ -163,6 +163,12 @@ struct V {
   static I ixor(I a, I b) {
     return imake([&](int i) { return a.v[i] ^ b.v[i]; });
   }
+  static I umin(I a, I b) {
+    return imake([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+  }
+  static M at_most(I a, I b) {
+    return test([&](int i) { return a.v[i] <= b.v[i]; });
+  }
   static I masked_iadd(I acc, M m, I b) {
     return imake([&](int i) { return acc.v[i] + (m >> i & 1 ? b.v[i] : 0u); });
   }

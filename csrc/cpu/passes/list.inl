@@ -26,51 +26,99 @@ List make_list(Scratch& scratch, Scratch::Slot slot, int64_t capacity) {
   return l;
 }
 
-// Appends the tokens of a block with lo <= x <= hi; ids count up from first_id. False when the list
-// is full (n is then at most its capacity and the list incomplete).
-bool gather_block(List& l, const float* x, uint32_t first_id, float lo, float hi) {
-  constexpr int kWords = kBlock / 64, kPerWord = 64 / V::kLanes, kFew = 48;
-  const V::F low = V::set(lo), high = V::set(hi);
-  uint64_t words[kWords];
-  int hits = 0;
-  for (int w = 0; w < kWords; ++w) {
+// Gathers the tokens with lo <= x <= hi of blocks that are added one by one, ids ascending. Hits
+// are few: most groups of vectors are passed by with one subtraction and one minimum a vector. The
+// bits of x - lo, read as an unsigned integer, are no more than those of hi - lo where x lies in
+// the zone, since rounding is monotone and a negative difference has the highest bit set; what
+// remains is looked at closely, a batch at a time, so that no branch depends on where the hits are.
+class ZoneGatherer {
+ public:
+  ZoneGatherer(List& l, float lo, float hi)
+      : l_(l),
+        lo_(lo),
+        hi_(hi),
+        base_(V::set(lo == 0.0f ? -0.0f : lo)),  // no x - base_ is -0
+        width_(V::as_int(V::sub(V::set(hi), base_))) {}
+
+  // Where the block that is added next may lie: it is read later.
+  float* room() { return room_ + n_ * kBlock; }
+  // Ids count up from first_id. False when the list is full (it is then incomplete, and n at most
+  // its capacity).
+  bool add(const float* x, uint32_t first_id) {
+    for (int g = 0; g < kGroups; ++g) {
+      const Group v = load_group(x, g * kGroup);
+      const V::I nearest = V::umin(V::umin(above_base(v.a), above_base(v.b)),
+                                   V::umin(above_base(v.c), above_base(v.d)));
+      const uint32_t hits = V::bits(V::at_most(nearest, width_));
+      open_ |= uint64_t(hits != 0) << (n_ * kGroups + g);
+    }
+    blocks_[n_] = x;
+    ids_[n_++] = first_id;
+    return n_ < kBatch || finish();
+  }
+  bool finish() {
+    bool fits = true;
+    for (; fits && open_ != 0; open_ &= open_ - 1) {
+      const int k = __builtin_ctzll(open_), at = k % kGroups * kGroup * V::kLanes;
+      fits = gather(blocks_[k / kGroups] + at, ids_[k / kGroups] + uint32_t(at));
+    }
+    open_ = 0;
+    n_ = 0;
+    return fits;
+  }
+
+ private:
+  static constexpr int kGroups = kVecs / kGroup, kBatch = 8;
+  static_assert(kGroups * kBatch <= 64 && kGroup * V::kLanes <= 64, "bits of a word");
+
+  V::I above_base(V::F x) const { return V::as_int(V::sub(x, base_)); }
+  bool gather(const float* x, uint32_t first_id) {
+    constexpr int kFew = 12;
+    const V::F low = V::set(lo_), high = V::set(hi_);
     uint64_t word = 0;
-    for (int j = 0; j < kPerWord; ++j) {
-      const V::F v = V::load(x + (w * kPerWord + j) * V::kLanes);
+    for (int j = 0; j < kGroup; ++j) {
+      const V::F v = V::load(x + j * V::kLanes);
       word |= uint64_t(V::bits(V::both(V::ge(v, low), V::ge(high, v)))) << (j * V::kLanes);
     }
-    words[w] = word;
-    hits += __builtin_popcountll(word);
-  }
-  if (hits == 0) return true;
-  if (l.n + hits + V::kLanes > l.capacity) return false;
-  if (hits <= kFew) {  // one by one: a branch for each vector would be mispredicted at each hit
-    for (int w = 0; w < kWords; ++w)
-      for (uint64_t word = words[w]; word != 0; word &= word - 1) {
-        const int i = w * 64 + __builtin_ctzll(word);
-        l.x[l.n] = x[i];
-        l.id[l.n++] = first_id + uint32_t(i);
+    const int hits = __builtin_popcountll(word);
+    if (l_.n + hits + V::kLanes > l_.capacity) return false;
+    if (hits <= kFew) {  // one by one: a branch for each vector would be mispredicted at each hit
+      for (; word != 0; word &= word - 1) {
+        const int i = __builtin_ctzll(word);
+        l_.x[l_.n] = x[i];
+        l_.id[l_.n++] = first_id + uint32_t(i);
       }
+      return true;
+    }
+    for (int j = 0; j < kGroup; ++j)
+      l_.n +=
+          V::compress(l_.x + l_.n, l_.id + l_.n, V::from_bits(uint32_t(word >> (j * V::kLanes))),
+                      V::load(x + j * V::kLanes),
+                      V::iadd(V::iset(first_id + uint32_t(j * V::kLanes)), V::iota()));
     return true;
   }
-  for (int j = 0; j < kVecs; ++j) {
-    const uint32_t m = uint32_t(words[j / kPerWord] >> (j % kPerWord * V::kLanes));
-    l.n += V::compress(l.x + l.n, l.id + l.n, V::from_bits(m), V::load(x + j * V::kLanes),
-                       V::iadd(V::iset(first_id + uint32_t(j * V::kLanes)), V::iota()));
-  }
-  return true;
-}
+
+  List& l_;
+  const float lo_, hi_;
+  const V::F base_;
+  const V::I width_;
+  int n_ = 0;
+  uint64_t open_ = 0;  // which groups of the batch are left to look at
+  const float* blocks_[kBatch];
+  uint32_t ids_[kBatch];
+  alignas(64) float room_[kBatch * kBlock];
+};
 
 // Gathers the kept tokens of [lo, hi]. False when there are too many.
 bool gather_zone(List& l, const Row& r, const Cut& cut, float lo, float hi) {
   if (r.cols >= int64_t{1} << 32) return false;
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  ZoneGatherer zone(l, lo, hi);
   for (int64_t b = 0; b < r.blocks; ++b) {
     if (r.block_max[b] < lo || !block_alive(r, cut, b)) continue;
-    const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
-    if (!gather_block(l, x, uint32_t(b * kBlock), lo, hi)) return false;
+    const float* x = kept_block(r, cut, b, zone.room());
+    if (!zone.add(x, uint32_t(b * kBlock))) return false;
   }
-  return true;
+  return zone.finish();
 }
 
 // All kept tokens with x >= lo.

@@ -68,12 +68,12 @@ struct PivotTask {
     const Row& r = *t.row;
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
-    alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+    alignas(64) float buffer[kBlock];
     PivotAdder sums(r.rule, t.pivot);
     for (int64_t b = begin; b < end; ++b) {
       const float m = r.block_max[b], e_max = t.block_weight[b];
       if (e_max <= kNoWeight || !block_alive(r, t.base, b)) continue;
-      sums.add(cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer), e_max, m);
+      sums.add(kept_block(r, t.base, b, buffer), e_max, m);
     }
     t.part[i] = sums.finish();
   }
@@ -104,7 +104,10 @@ template <typename Lanes>
 struct NearLanes : Lanes {
   explicit NearLanes(const WeightRule& r) : Lanes(r) {}
   FD_IN_LOOP Group operator()(const Group& x) const {
-    const Group t = this->t(x), f = Lanes::frac(t);
+    const Group t = this->t(x);
+    return exp2(Lanes::frac(t), t);
+  }
+  FD_IN_LOOP static Group exp2(const Group& f, const Group& t) {
     Group p = map(f, [](V::F v) { return V::fma(V::set(kNearPoly[0]), v, V::set(kNearPoly[1])); });
     p = fma(p, f, V::set(kNearPoly[2]));
     p = fma(p, f, V::set(kNearPoly[3]));
@@ -113,19 +116,23 @@ struct NearLanes : Lanes {
     return map(p, t, [](V::F v, V::F w) { return V::scale2(v, w); });
   }
 };
+template <typename Lanes>
+constexpr bool kInSteps = false;  // whether frac() and exp2() can be called apart
+template <typename Lanes>
+constexpr bool kInSteps<NearLanes<Lanes>> = true;
+
 template <typename Fn>
 auto with_near_lanes(const WeightRule& r, float e_max, Fn fn) {
   if (r.kind != WeightKind::kLogits) return with_lanes(r, fn);
   return e_max <= 0.5f ? fn(NearLanes<LowLogitLanes>(r)) : fn(NearLanes<LogitLanes>(r));
 }
 
-// The float32 additions that a value goes through, u = 2^-24 each, the first ones to zero exact:
-// within a lane of a block, of its chains, of blocks, of lanes (by halves where there are 16; one
-// by one in `scalar`); then what its weight is off. The last factor is for their products and for
-// float64. Integer weights are off 2^43 e by at most 1/2 each.
-constexpr int kRoughRun = 4;
-constexpr int kRoughAdditions =
-    (kVecs / kGroup - 1) + 2 + (kRoughRun - 1) + (V::kLanes == 16 ? 4 : V::kLanes - 1);
+// The float32 additions that a value goes through, u = 2^-24 each, the first one to zero exact: in
+// a lane of a run of blocks, and of its chains; then what its weight is off. The last factor is for
+// their products and for float64, in which runs are added up. Integer weights are off 2^43 e by at
+// most 1/2 each.
+constexpr int kRoughRun = V::kLanes == 16 ? 3 : 2;
+constexpr int kRoughAdditions = (kRoughRun * kVecs / kGroup - 1) + 2;
 constexpr double kRoughPivotError = (kRoughAdditions * 0x1p-24 + 2.4e-7) * 1.001;
 
 // A sum that lies between the two.
@@ -138,29 +145,102 @@ Estimate range_of(double sum, int64_t tokens) {
   return {least > 0.0 ? u128(least) : 0, u128(sum * (1.0 + kRoughPivotError) * 0x1p43 + half)};
 }
 
+// A float64 sum of float32 vectors.
+struct LaneDoubles {
+  alignas(64) double lane[V::kLanes] = {};
+
+  void add(V::F v) {
+    alignas(64) float x[V::kLanes];
+    V::store(x, v);
+    for (int i = 0; i < V::kLanes; ++i) lane[i] += double(x[i]);
+  }
+  double total() const {
+    double sum = 0.0;
+    for (double x : lane) sum += x;
+    return sum;
+  }
+};
+
 V::F total(const Group& s) { return V::add(V::add(s.a, s.b), V::add(s.c, s.d)); }
 
-template <typename Lanes>
-void add_sides(const Lanes& lanes, const float* x, V::F pivot, V::F& above, V::F& below) {
-  Group a = zeros(), b = a;
-#pragma GCC unroll 4
-  for (int j = 0; j < kVecs; j += kGroup) {
-    const Group v = load_group(x, j), e = lanes(v);
-    const GroupMask m = at_least(v, pivot);
-    a = add_where(a, m, e);
-    b = add_unless(b, m, e);
-  }
-  above = V::add(above, total(a));
-  below = V::add(below, total(b));
-}
+// Float32 sums of the weights at or above a pivot and below it, a run of blocks at a time.
+class SideSums {
+ public:
+  SideSums(const WeightRule& rule, float pivot) : rule_(rule), pivot_(pivot) {}
 
-template <typename Lanes>
-void add_floats(const Lanes& lanes, const float* x, V::F& sum) {
-  Group s = zeros();
-#pragma GCC unroll 4
-  for (int j = 0; j < kVecs; j += kGroup) s = add(s, lanes(load_group(x, j)));
-  sum = V::add(sum, total(s));
-}
+  // Where the block that is added next may lie: it is read later.
+  float* room() { return room_ + n_ * kBlock; }
+  void add(const float* x, float e_max, float block_max) {
+    blocks_[n_++] = x;
+    e_max_ = e_max > e_max_ ? e_max : e_max_;
+    top_ = block_max > top_ ? block_max : top_;
+    if (n_ == kRoughRun) fold();
+  }
+  void finish(double& above, double& below) {
+    if (n_ > 0) fold();
+    above = above_.total();
+    below = below_.total();
+  }
+
+ private:
+  void fold() {
+    with_near_lanes(rule_, e_max_, [&](auto lanes) {
+      if (top_ < pivot_)
+        add_below(lanes);
+      else
+        add_both(lanes);
+    });
+    n_ = 0;
+    e_max_ = 0.0f;
+    top_ = -inf32();
+  }
+  template <typename Lanes>
+  void add_both(const Lanes& lanes) {
+    const V::F pivot = V::set(pivot_);
+    Group a = zeros(), b = a;
+    const auto add = [&](const GroupMask& m, const Group& e) {
+      a = add_where(a, m, e);
+      b = add_unless(b, m, e);
+    };
+    if constexpr (kSumsLate && kInSteps<Lanes>) {
+      // What one group needs first is worked out beside the sums of the group before it.
+      blocks_[n_] = blocks_[0];
+      Group v = load_group(blocks_[0], 0), t = lanes.t(v), f = Lanes::frac(t);
+      GroupMask m = at_least(v, pivot);
+      for (int j = kGroup; j <= n_ * kVecs; j += kGroup) {
+        add(m, Lanes::exp2(f, t));
+        v = load_group(blocks_[j / kVecs], j % kVecs);
+        t = lanes.t(v);
+        f = Lanes::frac(t);
+        m = at_least(v, pivot);
+      }
+    } else {
+      for (int i = 0; i < n_; ++i) {
+        for (int j = 0; j < kVecs; j += kGroup) {
+          const Group v = load_group(blocks_[i], j);
+          add(at_least(v, pivot), lanes(v));
+        }
+      }
+    }
+    above_.add(total(a));
+    below_.add(total(b));
+  }
+  template <typename Lanes>
+  void add_below(const Lanes& lanes) {
+    Group s = zeros();
+    for (int i = 0; i < n_; ++i)
+      for (int j = 0; j < kVecs; j += kGroup)
+        s = fusedraw::add(s, lanes(load_group(blocks_[i], j)));
+    below_.add(total(s));
+  }
+  const WeightRule rule_;
+  const float pivot_;
+  int n_ = 0;
+  float e_max_ = 0.0f, top_ = -inf32();  // of the blocks that wait
+  const float* blocks_[kRoughRun + 1];
+  LaneDoubles above_, below_;
+  alignas(64) float room_[kRoughRun * kBlock];
+};
 
 struct RoughPivotTask {
   const Row* row;
@@ -175,26 +255,13 @@ struct RoughPivotTask {
     const Row& r = *t.row;
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
-    alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-    const V::F pivot = V::set(t.pivot);
-    t.above[i] = t.below[i] = 0.0;
-    for (int64_t b = begin; b < end;) {
-      V::F above = V::set(0.0f), below = V::set(0.0f);
-      for (int n = 0; n < kRoughRun && b < end; ++b) {
-        const float e_max = t.block_weight[b];
-        if (e_max <= kNoWeight || !block_alive(r, t.base, b)) continue;
-        const float* x = cut_block(r, t.base, b, r.fetch(r, b, buffer), cut_buffer);
-        ++n;
-        with_near_lanes(r.rule, e_max, [&](auto lanes) {
-          if (r.block_max[b] < t.pivot)
-            add_floats(lanes, x, below);
-          else
-            add_sides(lanes, x, pivot, above, below);
-        });
-      }
-      t.above[i] += double(V::reduce_add(above));
-      t.below[i] += double(V::reduce_add(below));
+    SideSums sums(r.rule, t.pivot);
+    for (int64_t b = begin; b < end; ++b) {
+      const float e_max = t.block_weight[b];
+      if (e_max <= kNoWeight || !block_alive(r, t.base, b)) continue;
+      sums.add(kept_block(r, t.base, b, sums.room()), e_max, r.block_max[b]);
     }
+    sums.finish(t.above[i], t.below[i]);
   }
 };
 

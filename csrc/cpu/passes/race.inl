@@ -88,12 +88,11 @@ int64_t race_blocks(const Field& f, const Noise& noise, Scratch& scratch) {
   const int64_t start = block_bounds(f, noise, bounds, words);
   Winner best;
   if (start < 0) return -1;
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  alignas(64) float buffer[kBlock];
   const double unit = f.explore ? 1.0 : 0x1p43;  // of the bounds
   float limit = inf32();                         // best.value in that unit, rounded up
   const auto examine = [&](int64_t b) {
-    const uint64_t mass =
-        field_mass(f, b, cut_block(r, f.cut, b, r.fetch(r, b, buffer), cut_buffer));
+    const uint64_t mass = field_mass(f, b, kept_block(r, f.cut, b, buffer));
     if (mass == 0) return;
     const uint64_t r64 = noise_r64(noise, kPurposeBlock, b);
     const double d = to_double(mass);
@@ -121,9 +120,9 @@ int64_t race_blocks(const Field& f, const Noise& noise, Scratch& scratch) {
 // The race within block b.
 int64_t race_tokens(const Field& f, const Noise& noise, int64_t b) {
   const Row& r = *f.row;
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock], bounds[kBlock];
+  alignas(64) float buffer[kBlock], bounds[kBlock];
   alignas(64) uint32_t words[kBlock + 2 * V::kLanes];
-  const float* x = cut_block(r, f.cut, b, r.fetch(r, b, buffer), cut_buffer);
+  const float* x = kept_block(r, f.cut, b, buffer);
   // The padding of a last block needs no noise.
   const int64_t rest = r.cols - b * kBlock, padded = (rest + V::kLanes - 1) / V::kLanes * V::kLanes;
   const int n = int(padded < kBlock ? padded : kBlock);

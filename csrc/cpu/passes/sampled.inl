@@ -68,6 +68,13 @@ struct Sample {
       sum = V::add_where(sum, V::ge(V::load(x + i), p), V::load(e + i));
     return V::reduce_add(sum);
   }
+  int64_t count_at_least(float pivot) const {
+    int64_t count = 0;
+    const V::F p = V::set(pivot);
+    for (int64_t i = 0; i < n; i += V::kLanes)
+      count += __builtin_popcount(V::bits(V::ge(V::load(x + i), p)));
+    return count;
+  }
   // About the value with `mass` of the sample at or above it, and how far apart places are there
   // for a unit of mass in between. A few of the values tell where to look, then all of them; until
   // so little lies in between that a straight line through it will do.
@@ -127,17 +134,39 @@ Sample new_sample(Scratch& scratch) {
   return s;
 }
 
+// The lane maxima of a row from `low` to below `ceiling`. Near the top of a row nearly every token
+// is the largest of its lane, so they tell what lies there without a look at the row.
+Sample sample_maxima(const Row& r, float low, float ceiling, Scratch& scratch) {
+  Sample s = new_sample(scratch);
+  List found = make_list(scratch, Scratch::kListB, kMaxSampleBlocks * kBlock);
+  ZoneGatherer zone(found, low, next_down(ceiling));
+  const int64_t n = r.blocks * V::kLanes;
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const float* x = r.group_max + i;
+    if (i + kBlock > n) {
+      float* room = zone.room();
+      for (int j = 0; j < kBlock; ++j) room[j] = i + j < n ? x[j] : r.pad;
+      x = room;
+    }
+    if (!zone.add(x, 0)) return s;
+  }
+  if (!zone.finish()) return s;
+  for (int i = 0; i < kBlock; ++i) found.x[found.n + i] = r.pad;  // whole blocks are read
+  for (int64_t i = 0; i < found.n; i += kBlock)
+    sample_block(s, r.rule, found.x + i, inf32(), r.pad);
+  return s;
+}
+
 // A sample of `wanted` blocks of a row, evenly spread, without the values from `ceiling` up.
 // `scale`: the row's mass over the sample's.
 Sample sample_row(const Row& r, const Cut& base, float ceiling, int64_t wanted, float& scale,
                   Scratch& scratch) {
   Sample s = new_sample(scratch);
   const int64_t stride = r.blocks / wanted > 0 ? r.blocks / wanted : 1;
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  alignas(64) float buffer[kBlock];
   int64_t sampled = 0;
   for (int64_t b = stride / 2; b < r.blocks && sampled < wanted; b += stride, ++sampled)
-    sample_block(s, r.rule, cut_block(r, base, b, r.fetch(r, b, buffer), cut_buffer), ceiling,
-                 r.pad);
+    sample_block(s, r.rule, kept_block(r, base, b, buffer), ceiling, r.pad);
   scale = float(r.blocks) / float(sampled);
   return s;
 }

@@ -49,10 +49,10 @@ u128 mass_at_least(const Row& r, const Cut& cut, float x) {
 
 // The id of the n-th kept token (n >= 1, ascending ids) whose value is x.
 int64_t nth_tie(const Row& r, const Cut& cut, float x, u128 n) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  alignas(64) float buffer[kBlock];
   for (int64_t b = 0; b < r.blocks; ++b) {
     if (r.block_max[b] < x || !block_alive(r, cut, b)) continue;
-    const float* v = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
+    const float* v = kept_block(r, cut, b, buffer);
     for (int i = 0; i < kBlock; ++i)
       if (v[i] == x && --n == 0) return b * kBlock + i;
   }

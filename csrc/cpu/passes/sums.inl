@@ -158,6 +158,13 @@ const float* cut_block(const Row& r, const Cut& cut, int64_t b, const float* x, 
   return out;
 }
 
+// Block b with what the cut drops as padding; the row itself where nothing has to be done.
+FD_IN_LOOP const float* kept_block(const Row& r, const Cut& cut, int64_t b, float* room) {
+  const bool whole = cut.lo <= smallest_valid(r) && cut.last == kAllTies;
+  if (whole && r.fetch == fetch_block<float, false>) return block_data<float>(r, b);
+  return cut_block(r, cut, b, r.fetch(r, b, room), room);
+}
+
 // Whether the cut can keep anything of a block with this maximum.
 bool block_alive(const Row& r, const Cut& cut, int64_t b) {
   const float m = r.block_max[b];
@@ -166,12 +173,12 @@ bool block_alive(const Row& r, const Cut& cut, int64_t b) {
 
 // Number of kept tokens, weightless ones included.
 int64_t count_kept(const Row& r, const Cut& cut) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  alignas(64) float buffer[kBlock];
   int64_t n = 0;
   const V::F valid = V::set(smallest_valid(r));
   for (int64_t b = 0; b < r.blocks; ++b) {
     if (!block_alive(r, cut, b)) continue;
-    const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
+    const float* x = kept_block(r, cut, b, buffer);
     for (int j = 0; j < kVecs; ++j)
       n += __builtin_popcount(V::bits(V::ge(V::load(x + j * V::kLanes), valid)));
   }
@@ -184,7 +191,7 @@ Sums kept_sums(const Row& r, const Cut& cut, Moments moments) {
   for (int64_t b = 0; b < r.blocks; ++b) {
     const float e_max = top_weight(r.rule, r.block_max[b]);
     if (e_max <= kNoWeight || !block_alive(r, cut, b)) continue;
-    sums.add(cut_block(r, cut, b, r.fetch(r, b, sums.room()), sums.room()), e_max);
+    sums.add(kept_block(r, cut, b, sums.room()), e_max);
   }
   return sums.finish();
 }
@@ -193,11 +200,11 @@ u128 kept_sum(const Row& r, const Cut& cut) { return kept_sums(r, cut, Moments::
 // fn(x, id) for every kept token, ids ascending.
 template <typename Fn>
 void for_kept(const Row& r, const Cut& cut, Fn fn) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
+  alignas(64) float buffer[kBlock];
   const float least = smallest_valid(r);
   for (int64_t b = 0; b < r.blocks; ++b) {
     if (!block_alive(r, cut, b)) continue;
-    const float* x = cut_block(r, cut, b, r.fetch(r, b, buffer), cut_buffer);
+    const float* x = kept_block(r, cut, b, buffer);
     for (int i = 0; i < kBlock; ++i)
       if (x[i] >= least) fn(x[i], b * kBlock + i);
   }

@@ -63,13 +63,14 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
     if (mass > slack) z.hi = places.value(b.high);
     List to = make_list(scratch, Scratch::kListB, kMiddle);
     PivotAdder adder(r.rule, next_up(z.hi));
+    ZoneGatherer gatherer(to, z.lo, z.hi);
     bool fits = z.hi >= z.lo;
     for (int64_t b = 0; fits && b < blocks; ++b) {
       const float* x = list.x + b * kBlock;
       if (z.hi < zone.hi) adder.add(x, 1.0f, inf32());
-      // Ids here are places in the list.
-      fits = gather_block(to, x, uint32_t(b * kBlock), z.lo, z.hi);
+      fits = gatherer.add(x, uint32_t(b * kBlock));  // ids here are places in the list
     }
+    fits = fits && gatherer.finish();
     z.above = zone.above + adder.finish().above;
     if (fits && to.n > 0 && z.above < target && z.above + list_sum(to, r.rule) >= target) {
       for (int64_t i = 0; i < to.n; ++i) to.id[i] = list.id[to.id[i]];
@@ -150,26 +151,6 @@ Found cut_beside_pivot(const Row& r, const Cut& base, const Pivot& pivot, const 
   }
 }
 
-// The head of a row decides where it weighs at least p S for every S that the rough sum allows, and
-// each of them gives the same cut; else for the exact S. False: the cut lies below it.
-bool top_p_in_head(const Row& r, const Cut& base, float p, const List& list, float lo, u128 head,
-                   bool ties_all, Cut& cut, const Pool& pool, Scratch& scratch) {
-  const Estimate rough = estimate_sum(r, base, list, head, pool, scratch);
-  const u128 most = ceil_mul(p, rough.most), least = ceil_mul(p, rough.least);
-  const Zone zone{lo, r.rule.m};
-  if (rough.most > 0 && head < least) return false;
-  if (rough.most > 0 && head >= most) {
-    u128 before;
-    cut = top_p_in_list(list, r, zone, most, ties_all, scratch, before);
-    if (least > before) return true;
-  }
-  const u128 target = ceil_mul(p, pivot_sums(r, base, inf32(), pool, scratch).total);
-  if (head < target) return false;
-  u128 before;
-  cut = top_p_in_list(list, r, zone, target, ties_all, scratch, before);
-  return true;
-}
-
 // What p asks for beyond the mass of the tokens from a ceiling up, where all others weigh `rest`.
 float mass_beyond(float p, float above, float rest) { return p * (above + rest) - above; }
 
@@ -190,6 +171,66 @@ Pivot pivot_at(const Row& r, const Cut& base, const Sample& s, float mass, doubl
   if (!(mass > 0.0f)) return {top, top, places.of(top) - places.of(low)};
   const Sample::Guess guess = s.value_of_mass(mass, low, top, places);
   return {guess.value, top, guess.per_mass / scale};
+}
+
+// A pivot at the head of a row, for a cut that a mass of `mass` lies above, in a zone that the lane
+// maxima show; false where they hold too little down to `low`.
+bool pivot_beneath(const Row& r, float head_lo, float low, float mass, Pivot& pivot,
+                   Scratch& scratch) {
+  const Sample s = sample_maxima(r, low, head_lo, scratch);
+  if (!(mass < s.total)) return false;
+  const Places places{r.rule.kind == WeightKind::kLogits};
+  // Some tokens are missing, hidden by larger ones: hence a little more.
+  const float e = relative_weight(r.rule, head_lo), more = 1.1f * mass + 2.0f * e;
+  const float end = more < s.total ? s.value_of_mass(more, low, head_lo, places).value : low;
+  pivot = {head_lo, head_lo, (places.of(head_lo) - places.of(end)) / double(reach(mass, e))};
+  return true;
+}
+
+// The cut where the head of a row weighs at least p S, or less by no more than the `beneath` tokens
+// next to it weigh. S is known roughly: each S that may be must give the same cut; else exactly.
+// False: not found here. `beyond`: about what the head lacks. `list`: the tokens of the head, all
+// that is kept and more if it has any when this returns true.
+bool top_p_near_head(const Row& r, const Cut& base, float p, List& list, float head_lo, u128 head,
+                     float low, bool ties_all, Cut& cut, const Pool& pool, Scratch& scratch) {
+  const bool beneath = low < head_lo;
+  const Zone zone{head_lo, r.rule.m};
+  const auto in_head = [&](u128 least, u128 most) {
+    u128 before;
+    cut = top_p_in_list(list, r, zone, most, ties_all, scratch, before);
+    return least > before;
+  };
+  const auto below_head = [&](u128 least, u128 most) {
+    Pivot pivot;
+    const float mass = float(to_double(most - head) * 0x1p-43);
+    if (!beneath || !pivot_beneath(r, head_lo, low, mass, pivot, scratch)) return false;
+    list.n = 0;
+    const Need need{i128(least) - i128(head), i128(most) - i128(head)};
+    return cut_beside_pivot(r, base, pivot, need, ties_all, cut, scratch) == Found::kCut;
+  };
+  const Estimate rough = beneath ? estimate_sum<true>(r, base, list, head, pool, scratch)
+                                 : estimate_sum<false>(r, base, list, head, pool, scratch);
+  if (rough.most > 0) {
+    const u128 most = ceil_mul(p, rough.most), least = ceil_mul(p, rough.least);
+    if (head < least) return below_head(least, most);
+    if (head >= most && in_head(least, most)) return true;
+  }
+  const u128 target = ceil_mul(p, pivot_sums(r, base, inf32(), pool, scratch).total);
+  return head < target ? below_head(target, target) : in_head(target, target);
+}
+
+// Where twice the mass that a head lacks ends, by a few blocks of what lies below; the head's own
+// end where it lacks nothing, and nothing where that are many tokens.
+bool look_beneath(const Row& r, const Cut& base, const Sample& few, float scale, float head_lo,
+                  float beyond, float& low) {
+  constexpr float kFewTokens = 2048.0f;
+  low = head_lo;
+  if (beyond <= 0.0f) return true;
+  const float least = lightest_value(r, base.lo), mass = 2.0f * beyond / scale;
+  if (!(mass < few.total)) return false;
+  const Places places{r.rule.kind == WeightKind::kLogits};
+  low = few.value_of_mass(mass, least, head_lo, places).value;
+  return low < head_lo && float(few.count_at_least(low)) * scale <= 2.0f * kFewTokens;
 }
 
 // The next pivot, after the sums around one have shown what the sample's mass on either side of it
@@ -236,13 +277,14 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
   list.n = 0;
   // The head: every token at or above the maximum of some of the blocks. It carries most of the
   // mass of a peaked row, and would be missed by a sample.
-  const int64_t head_blocks = r.blocks / 4 < 128 ? (r.blocks + 3) / 4 : 128;
+  const int64_t head_blocks = r.blocks / 2 < 128 ? (r.blocks + 1) / 2 : 128;
   float head_lo = lower_bound_of_kth(r.block_max, r.blocks, head_blocks, r.rule.m);
   if (r.blocks <= 4 || head_lo < base.lo) head_lo = base.lo;
   // A few blocks tell whether it may do.
   float scale = 1.0f;
   Sample s;
   if (head_lo > base.lo) s = sample_row(r, base, head_lo, kFewBlocks, scale, scratch);
+  const int64_t blocks = blocks_to_sample(s);
   float ceiling = inf32(), head_mass = 0.0f;
   // Its tokens weigh at most 1 each, and are hardly more than its blocks: beside the rest of a flat
   // row that is nothing.
@@ -257,13 +299,15 @@ Cut top_p_cut(const Row& r, const Cut& base, float p, bool ties_all, List& list,
       return list_top_p(list, r.rule, 0, ceil_mul(p, head), ties_all, scratch);
     ceiling = head_lo;
     head_mass = float(to_double(head) * 0x1p-43);
+    const float beyond = mass_beyond(p, head_mass, scale * s.total);
+    float low;
     Cut cut;
-    if (mass_beyond(p, head_mass, scale * s.total) <= 0.0f &&
-        top_p_in_head(r, base, p, list, head_lo, head, ties_all, cut, pool, scratch))
+    if (look_beneath(r, base, s, scale, head_lo, beyond, low) &&
+        top_p_near_head(r, base, p, list, head_lo, head, low, ties_all, cut, pool, scratch))
       return cut;
     list.n = 0;
   }
-  return top_p_beyond(r, base, p, ceiling, head_mass, blocks_to_sample(s), ties_all, pool, scratch);
+  return top_p_beyond(r, base, p, ceiling, head_mass, blocks, ties_all, pool, scratch);
 }
 
 }  // namespace

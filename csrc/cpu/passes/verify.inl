@@ -39,7 +39,7 @@ uint8_t read_position(const VerifySide& side, const RowParams& params, int64_t r
   out.law = {r.rule, kept.cut, 0};
   if (kept.whole && !plan.greedy) {
     out.known = false;
-    out.sum = estimate_sum(r, kept.cut, List(), 0, pool, scratch);
+    out.sum = estimate_sum<false>(r, kept.cut, List(), 0, pool, scratch);
     if (out.sum.most == 0) settle(out, pool, scratch);
   } else {
     out.law.sum = weight_of_kept(r, plan, kept, Sums{}, false);
@@ -76,12 +76,12 @@ Residual residual_of(const Reading& target, const Reading& draft) {
 }
 
 // What a reading keeps of a block.
-const float* kept_block(const Reading& r, int64_t b, float* buffer, float* cut_buffer) {
-  return cut_block(r.row, r.law.cut, b, r.row.fetch(r.row, b, buffer), cut_buffer);
+const float* kept_block(const Reading& r, int64_t b, float* buffer) {
+  return kept_block(r.row, r.law.cut, b, buffer);
 }
 void block_weights_at(const Reading& r, int64_t b, uint64_t* w) {
-  alignas(64) float buffer[kBlock], cut_buffer[kBlock];
-  const float* x = kept_block(r, b, buffer, cut_buffer);
+  alignas(64) float buffer[kBlock];
+  const float* x = kept_block(r, b, buffer);
   with_lanes(r.law.rule, [&](auto lanes) {
     for (int i = 0; i < kBlock; i += V::kLanes) V::store_fixed43(w + i, lanes(V::load(x + i)));
     return 0;
@@ -102,9 +102,9 @@ u128 block_residuals(const Residual& f, int64_t b, u128* each) {
 // At least the sum of block b's residuals, in units of 2^43 Q. With e and d the relative weights of
 // both laws, a residual is at most e - d S / Q and what rounding two weights to integers adds.
 float most_residual(const Residual& f, int64_t b) {
-  alignas(64) float buffer[2][kBlock], cut_buffer[2][kBlock];
-  const float* x = kept_block(*f.target, b, buffer[0], cut_buffer[0]);
-  const float* y = kept_block(*f.draft, b, buffer[1], cut_buffer[1]);
+  alignas(64) float buffer[2][kBlock];
+  const float* x = kept_block(*f.target, b, buffer[0]);
+  const float* y = kept_block(*f.draft, b, buffer[1]);
   const V::F grow = V::set(kGrow), ratio = V::set(f.ratio), none = V::set(0.0f);
   const V::F slack = V::set(kNoWeight * (1.0f + f.ratio) * kGrow);
   V::F sum = none;
