@@ -187,10 +187,10 @@ bool pivot_beneath(const Row& r, float head_lo, float low, float mass, Pivot& pi
   return true;
 }
 
-// The cut where the head of a row weighs at least p S, or less by no more than the `beneath` tokens
-// next to it weigh. S is known roughly: each S that may be must give the same cut; else exactly.
-// False: not found here. `beyond`: about what the head lacks. `list`: the tokens of the head, all
-// that is kept and more if it has any when this returns true.
+// The cut where the head of a row weighs at least p S, or lacks no more than what lies beneath it
+// down to `low` (head_lo: the head is thought to do). S is known roughly: each S that may be must
+// give the same cut; else exactly. False: not found here. `list`: the tokens of the head; if it
+// has any when this returns true, all that is kept and more.
 bool top_p_near_head(const Row& r, const Cut& base, float p, List& list, float head_lo, u128 head,
                      float low, bool ties_all, Cut& cut, const Pool& pool, Scratch& scratch) {
   const bool beneath = low < head_lo;
@@ -219,8 +219,9 @@ bool top_p_near_head(const Row& r, const Cut& base, float p, List& list, float h
   return head < target ? below_head(target, target) : in_head(target, target);
 }
 
-// Where twice the mass that a head lacks ends, by a few blocks of what lies below; the head's own
-// end where it lacks nothing, and nothing where that are many tokens.
+// How far to look beneath a head that lacks about `beyond`: down to twice that mass, by a few
+// blocks of what lies below. `low` is head_lo where nothing is lacking. False: too many tokens lie
+// there.
 bool look_beneath(const Row& r, const Cut& base, const Sample& few, float scale, float head_lo,
                   float beyond, float& low) {
   constexpr float kFewTokens = 2048.0f;
