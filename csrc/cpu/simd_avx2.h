@@ -117,9 +117,8 @@ struct V {
   static I iota() { return _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0); }
   static I iadd(I a, I b) { return _mm256_add_epi32(a, b); }
   static I ixor(I a, I b) { return _mm256_xor_si256(a, b); }
-  static I umin(I a, I b) { return _mm256_min_epu32(a, b); }
   static M at_most(I a, I b) {  // unsigned
-    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(umin(a, b), a));
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_min_epu32(a, b), a));
   }
   static I masked_iadd(I acc, M m, I b) {
     return _mm256_add_epi32(acc, _mm256_and_si256(_mm256_castps_si256(m), b));

@@ -103,7 +103,6 @@ struct V {
   static I iota() { return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
   static I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
   static I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
-  static I umin(I a, I b) { return _mm512_min_epu32(a, b); }
   static M at_most(I a, I b) { return _mm512_cmple_epu32_mask(a, b); }  // unsigned
   static I masked_iadd(I acc, M m, I b) { return _mm512_mask_add_epi32(acc, m, acc, b); }
   static I as_int(F a) { return _mm512_castps_si512(a); }

@@ -163,9 +163,6 @@ struct V {
   static I ixor(I a, I b) {
     return imake([&](int i) { return a.v[i] ^ b.v[i]; });
   }
-  static I umin(I a, I b) {
-    return imake([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
-  }
   static M at_most(I a, I b) {
     return test([&](int i) { return a.v[i] <= b.v[i]; });
   }

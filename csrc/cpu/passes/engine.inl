@@ -14,6 +14,7 @@
 #include "pivot.inl"
 #include "estimate.inl"
 #include "sampled.inl"
+#include "sides.inl"
 #include "top_p.inl"
 #include "kept.inl"
 #include "late_rules.inl"

@@ -26,11 +26,11 @@ List make_list(Scratch& scratch, Scratch::Slot slot, int64_t capacity) {
   return l;
 }
 
-// Gathers the tokens with lo <= x <= hi of blocks that are added one by one, ids ascending. Hits
-// are few: most groups of vectors are passed by with one subtraction and one minimum a vector. The
-// bits of x - lo, read as an unsigned integer, are no more than those of hi - lo where x lies in
-// the zone, since rounding is monotone and a negative difference has the highest bit set; what
-// remains is looked at closely, a batch at a time, so that no branch depends on where the hits are.
+// Gathers the tokens with lo <= x <= hi of blocks that are added one by one, ids ascending. A batch
+// of blocks becomes bits first, so that no branch depends on where the few hits are. The bits of
+// x - lo, read as an unsigned integer, are no more than those of hi - lo where x lies in the zone,
+// since rounding is monotone and a negative difference has the highest bit set: one comparison, and
+// a closer look at the hits.
 class ZoneGatherer {
  public:
   ZoneGatherer(List& l, float lo, float hi)
@@ -45,12 +45,16 @@ class ZoneGatherer {
   // Ids count up from first_id. False when the list is full (it is then incomplete, and n at most
   // its capacity).
   bool add(const float* x, uint32_t first_id) {
-    for (int g = 0; g < kGroups; ++g) {
-      const Group v = load_group(x, g * kGroup);
-      const V::I nearest = V::umin(V::umin(above_base(v.a), above_base(v.b)),
-                                   V::umin(above_base(v.c), above_base(v.d)));
-      const uint32_t hits = V::bits(V::at_most(nearest, width_));
-      open_ |= uint64_t(hits != 0) << (n_ * kGroups + g);
+    for (int w = 0; w < kWords; ++w) {
+      uint64_t word = 0;
+      for (int j = 0; j < kPerWord; ++j) {
+        const V::F v = V::load(x + (w * kPerWord + j) * V::kLanes);
+        const V::M near = V::at_most(V::as_int(V::sub(v, base_)), width_);
+        word |= uint64_t(V::bits(near)) << (j * V::kLanes);
+      }
+      const int k = n_ * kWords + w;
+      words_[k] = word;
+      open_ |= uint64_t(word != 0) << k;
     }
     blocks_[n_] = x;
     ids_[n_++] = first_id;
@@ -59,8 +63,8 @@ class ZoneGatherer {
   bool finish() {
     bool fits = true;
     for (; fits && open_ != 0; open_ &= open_ - 1) {
-      const int k = __builtin_ctzll(open_), at = k % kGroups * kGroup * V::kLanes;
-      fits = gather(blocks_[k / kGroups] + at, ids_[k / kGroups] + uint32_t(at));
+      const int k = __builtin_ctzll(open_), at = k % kWords * 64;
+      fits = append(blocks_[k / kWords] + at, ids_[k / kWords] + uint32_t(at), words_[k]);
     }
     open_ = 0;
     n_ = 0;
@@ -68,33 +72,27 @@ class ZoneGatherer {
   }
 
  private:
-  static constexpr int kGroups = kVecs / kGroup, kBatch = 8;
-  static_assert(kGroups * kBatch <= 64 && kGroup * V::kLanes <= 64, "bits of a word");
+  static constexpr int kWords = kBlock / 64, kPerWord = 64 / V::kLanes, kBatch = 8;
 
-  V::I above_base(V::F x) const { return V::as_int(V::sub(x, base_)); }
-  bool gather(const float* x, uint32_t first_id) {
+  bool append(const float* x, uint32_t first_id, uint64_t word) {
     constexpr int kFew = 12;
-    const V::F low = V::set(lo_), high = V::set(hi_);
-    uint64_t word = 0;
-    for (int j = 0; j < kGroup; ++j) {
-      const V::F v = V::load(x + j * V::kLanes);
-      word |= uint64_t(V::bits(V::both(V::ge(v, low), V::ge(high, v)))) << (j * V::kLanes);
-    }
     const int hits = __builtin_popcountll(word);
     if (l_.n + hits + V::kLanes > l_.capacity) return false;
     if (hits <= kFew) {  // one by one: a branch for each vector would be mispredicted at each hit
       for (; word != 0; word &= word - 1) {
         const int i = __builtin_ctzll(word);
         l_.x[l_.n] = x[i];
-        l_.id[l_.n++] = first_id + uint32_t(i);
+        l_.id[l_.n] = first_id + uint32_t(i);
+        l_.n += x[i] >= lo_ && x[i] <= hi_;
       }
       return true;
     }
-    for (int j = 0; j < kGroup; ++j)
-      l_.n +=
-          V::compress(l_.x + l_.n, l_.id + l_.n, V::from_bits(uint32_t(word >> (j * V::kLanes))),
-                      V::load(x + j * V::kLanes),
-                      V::iadd(V::iset(first_id + uint32_t(j * V::kLanes)), V::iota()));
+    const V::F lo = V::set(lo_), hi = V::set(hi_);
+    for (int j = 0; j < kPerWord; ++j) {
+      const V::F v = V::load(x + j * V::kLanes);
+      l_.n += V::compress(l_.x + l_.n, l_.id + l_.n, V::both(V::ge(v, lo), V::ge(hi, v)), v,
+                          V::iadd(V::iset(first_id + uint32_t(j * V::kLanes)), V::iota()));
+    }
     return true;
   }
 
@@ -103,7 +101,8 @@ class ZoneGatherer {
   const V::F base_;
   const V::I width_;
   int n_ = 0;
-  uint64_t open_ = 0;  // which groups of the batch are left to look at
+  uint64_t open_ = 0;  // which words have bits set
+  uint64_t words_[kBatch * kWords];
   const float* blocks_[kBatch];
   uint32_t ids_[kBatch];
   alignas(64) float room_[kBatch * kBlock];

@@ -22,6 +22,14 @@ struct Sample {
   float *x = nullptr, *e = nullptr;
   int64_t n = 0;  // a whole number of blocks
   float total = 0, total_square = 0;
+  // Where the sample is of whole blocks: the first, how far apart they are, where they end.
+  int64_t first = 0, stride = 1, end = 0;
+  // The next block from b on that it holds; `end` where none is left.
+  int64_t next_held(int64_t b) const {
+    if (b <= first) return first < end ? first : end;
+    const int64_t next = first + (b - first + stride - 1) / stride * stride;
+    return next < end ? next : end;
+  }
 
   // Masses at or above several pivots in one go, by every step-th vector; `scale`: what of those
   // stands for all.
@@ -104,16 +112,18 @@ struct Sample {
   }
 };
 
-// Adds a block's values below `ceiling` to the sample.
-void sample_block(Sample& s, const WeightRule& rule, const float* x, float ceiling, float pad) {
-  const V::F top = V::set(ceiling), nothing = V::set(pad), least = V::set(kNoWeight);
+// Adds a block's values below `ceiling` to the sample; no e in it exceeds e_max.
+void sample_block(Sample& s, const WeightRule& rule, const float* x, float e_max, float ceiling,
+                  float pad) {
+  const V::F top = V::set(ceiling), nothing = V::set(pad);
+  const bool all = !(ceiling < inf32());
   float *to_x = s.x + s.n, *to_e = s.e + s.n;
   Group sum = zeros(), square = sum;
-  with_lanes(rule, [&](auto lanes) {
+  with_block_lanes(rule, e_max, [&](auto lanes) {
     for (int j = 0; j < kVecs; j += kGroup) {
-      const Group v =
-          map(load_group(x, j), [&](V::F y) { return V::select(V::gt(top, y), y, nothing); });
-      const Group e = map(lanes(v), [&](V::F y) { return V::keep(V::gt(y, least), y); });
+      Group v = load_group(x, j);
+      if (!all) v = map(v, [&](V::F y) { return V::select(V::gt(top, y), y, nothing); });
+      const Group e = lanes(v);
       store_group(to_x, j, v);
       store_group(to_e, j, e);
       sum = add(sum, e);
@@ -153,7 +163,7 @@ Sample sample_maxima(const Row& r, float low, float ceiling, Scratch& scratch) {
   if (!zone.finish()) return s;
   for (int i = 0; i < kBlock; ++i) found.x[found.n + i] = r.pad;  // whole blocks are read
   for (int64_t i = 0; i < found.n; i += kBlock)
-    sample_block(s, r.rule, found.x + i, inf32(), r.pad);
+    sample_block(s, r.rule, found.x + i, 1.0f, inf32(), r.pad);
   return s;
 }
 
@@ -165,8 +175,12 @@ Sample sample_row(const Row& r, const Cut& base, float ceiling, int64_t wanted, 
   const int64_t stride = r.blocks / wanted > 0 ? r.blocks / wanted : 1;
   alignas(64) float buffer[kBlock];
   int64_t sampled = 0;
-  for (int64_t b = stride / 2; b < r.blocks && sampled < wanted; b += stride, ++sampled)
-    sample_block(s, r.rule, kept_block(r, base, b, buffer), ceiling, r.pad);
+  int64_t b = stride / 2;
+  if (!(ceiling < inf32())) s.first = b, s.stride = stride;
+  for (; b < r.blocks && sampled < wanted; b += stride, ++sampled)
+    sample_block(s, r.rule, kept_block(r, base, b, buffer),
+                 scaled_gap(r.rule, r.block_max[b]) <= -1.0f ? 0.5f : 1.0f, ceiling, r.pad);
+  if (!(ceiling < inf32())) s.end = b;
   scale = float(r.blocks) / float(sampled);
   return s;
 }

@@ -46,7 +46,7 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
     Sample s = new_sample(scratch);
     const int64_t stride = (blocks + kMaxSampleBlocks - 1) / kMaxSampleBlocks;
     for (int64_t b = 0; b < blocks; b += stride)
-      sample_block(s, r.rule, list.x + b * kBlock, inf32(), r.pad);
+      sample_block(s, r.rule, list.x + b * kBlock, 1.0f, inf32(), r.pad);
     const float scale = float(blocks) / float(s.n / kBlock);
     const float mass = float(to_double(target - zone.above) * 0x1p-43) / scale;
     // Of the whole list, only the float32 sums are uncertain; of a sample, the sample.
@@ -258,7 +258,7 @@ Cut top_p_beyond(const Row& r, const Cut& base, float p, float ceiling, float ab
   Pivot pivot = pivot_at(r, base, s, mass, double(scale), ceiling);
   Cut cut;
   for (int i = 0; i < kPivots; ++i) {
-    const RoughPivot rough = rough_pivot_sums(r, base, pivot.value, pool, scratch);
+    const RoughPivot rough = rough_pivot_sums(r, base, pivot.value, s, pool, scratch);
     const Need need = need_beyond(p, rough);
     const Found found = cut_beside_pivot(r, base, pivot, need, ties_all, cut, scratch);
     if (found == Found::kCut) return cut;
