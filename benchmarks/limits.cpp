@@ -70,7 +70,8 @@ void sides(const Input& in, Result& out) {
 int64_t look(const Input& in) {
   List found = in.zone;
   ZoneGatherer zone(found, in.lo, in.hi);
-  for (int64_t b = 0; b < in.n / kBlock; ++b) zone.add(in.x + b * kBlock, uint32_t(b * kBlock));
+  for (int64_t b = 0; b < in.n / kBlock; ++b)
+    if (!zone.add(in.x + b * kBlock, uint32_t(b * kBlock))) return -1;
   return zone.finish() ? found.n : -1;
 }
 

@@ -109,16 +109,6 @@ def forced(values):
             force([])
 
 
-@contextmanager
-def threads(n):
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 # Operations, on the engine in use
 
 

@@ -8,7 +8,7 @@ import fusedraw
 import fusedraw._C as binding
 import pytest
 import torch
-from engines import threads
+from fusedraw._threads import threads
 from fusedraw.bench import bucketed, cases, data, floors, hugging_face, provider, providers, validate
 from fusedraw.bench.cases import Case
 

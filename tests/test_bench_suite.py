@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engines import threads
+from fusedraw._threads import threads
 
 pytest.importorskip("pytest_benchmark", reason="the suite is driven by pytest-benchmark")
 from fusedraw.bench import (

@@ -20,9 +20,9 @@ from engines import (
     on_every_engine,
     op,
     sample,
-    threads,
 )
 from fusedraw import reference as r1
+from fusedraw._threads import threads
 from operations_r1 import sample_r1
 
 LEAST, MOST = 0, 2**64 - 1

@@ -25,8 +25,8 @@ from engines import (
     same_bits,
     sample,
     softmax,
-    threads,
 )
+from fusedraw._threads import threads
 from invariance_cases import PARAMS, SPLIT, batch
 from row_kinds import make_mask, make_probs, make_rows
 

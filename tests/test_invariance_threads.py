@@ -19,8 +19,8 @@ from engines import (
     multinomial,
     sample,
     softmax,
-    threads,
 )
+from fusedraw._threads import threads
 from invariance_cases import PARAMS, SPLIT
 from row_kinds import make_rows
 

@@ -10,7 +10,8 @@ import fusedraw
 import golden
 import pytest
 import torch
-from engines import BF16, ENGINES, F16, F32, FAST, assert_same, bits_of, engine, sample, threads
+from engines import BF16, ENGINES, F16, F32, FAST, assert_same, bits_of, engine, sample
+from fusedraw._threads import threads
 from golden_rows import Words, _bell, _holes, _spread, _ties, all_calls, keys_of, logits, params_of
 
 ROWS, SIZE = 1000, 700

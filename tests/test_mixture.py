@@ -23,10 +23,10 @@ from engines import (
     make_params,
     on_every_engine,
     same_bits,
-    threads,
 )
 from fusedraw import reference
 from fusedraw import reference_mixture as rm
+from fusedraw._threads import threads
 from hypothesis import given
 from mixture_cases import (
     HOW,

@@ -13,12 +13,14 @@ from engines import (
     F32,
     assert_same,
     bits_of,
+    engine,
     make_keys,
     make_mode,
     make_params,
     on_every_engine,
     sample,
 )
+from fusedraw._threads import threads
 from hypothesis import given
 from hypothesis import strategies as st
 from processed_cases import LAST, Edits, make_edits, make_rules, process, process_r1, rule_rows
@@ -189,8 +191,6 @@ def test_threads_and_strides_change_nothing():
     wide = torch.full((5, 4096 * 4 + 9), 99.0)
     wide[:, 5:-4] = x
     for name in ENGINES:
-        from engines import engine, threads
-
         with engine(name), threads(2):
             assert_same(process(wide[:, 5:-4], rules, edits, keys=keys), expected, name)
             alone = process(

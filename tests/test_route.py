@@ -8,10 +8,11 @@ import math
 import fusedraw
 import pytest
 import torch
-from engines import BF16, F16, F32, INF, NAN, assert_same, forced, make_keys, on_every_engine, threads
+from engines import BF16, F16, F32, INF, NAN, assert_same, forced, make_keys, on_every_engine
 from fusedraw import Status
 from fusedraw import reference as r1
 from fusedraw._route_op import route as route_op
+from fusedraw._threads import threads
 from laws import ALPHA, g_test
 from route_cases import (
     GUMBEL,

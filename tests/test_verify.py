@@ -20,11 +20,11 @@ from engines import (
     make_params,
     on_every_engine,
     sample,
-    threads,
 )
 from fusedraw import Status
 from fusedraw import reference as r1
 from fusedraw import reference_speculative as rs
+from fusedraw._threads import threads
 from hypothesis import given
 from strategies import examples
 from verify_cases import (

@@ -20,8 +20,8 @@ from engines import (
     make_mode,
     op,
     sample,
-    threads,
 )
+from fusedraw._threads import threads
 from operations_r1 import sample_r1
 from row_kinds import EDGES, FINITE_IN_F16, KINDS, MASKS, make_mask, make_rows
 from tasks import Check

@@ -9,7 +9,7 @@
 //   polynomial and its evaluation 7.52e-5 or 2.7e-6; the law's own rounding of t, 44 * 2 u * ln 2 =
 //   3.7e-6; the FMA's, 44 u ln 2 = 1.9e-6; m * c rounded, |m c| u ln 2; exp2p itself 8.7e-8.
 // Of the whole sum: the float32 additions of a run of blocks, for the row and for its head each.
-// Rounding to integers and what lies below t = -44: V * 2^-43.
+// Rounding to integers, what lies below t = -44 and the padding: 2^-43 each.
 #pragma once
 
 namespace fusedraw {
@@ -110,7 +110,7 @@ Estimate estimate_sum(const Row& r, const Cut& base, const List& list, u128 head
       s - rough_list_sum(RoughLanes<kFine>(V::set(r.rule.c), V::set(-task.mc)), list);
   const double error =
       (tail > 0.0 ? tail : 0.0) * ((kFine ? kFineError : kRoughError) + double(size) * 0x1p-24) +
-      s * kRoughSumError + double(r.cols) * 0x1p-43;
+      s * kRoughSumError + double(r.blocks * kBlock) * 0x1p-43;
   const double least = (tail - error) * 0x1p43;
   return {head + (least > 0.0 ? u128(least) : 0), head + u128((tail + error) * 0x1p43) + 1};
 }

@@ -176,11 +176,10 @@ Sample sample_row(const Row& r, const Cut& base, float ceiling, int64_t wanted, 
   alignas(64) float buffer[kBlock];
   int64_t sampled = 0;
   int64_t b = stride / 2;
-  if (!(ceiling < inf32())) s.first = b, s.stride = stride;
   for (; b < r.blocks && sampled < wanted; b += stride, ++sampled)
     sample_block(s, r.rule, kept_block(r, base, b, buffer),
                  scaled_gap(r.rule, r.block_max[b]) <= -1.0f ? 0.5f : 1.0f, ceiling, r.pad);
-  if (!(ceiling < inf32())) s.end = b;
+  if (!(ceiling < inf32())) s.first = stride / 2, s.stride = stride, s.end = b;
   scale = float(r.blocks) / float(sampled);
   return s;
 }

@@ -152,7 +152,8 @@ RoughPivot rough_pivot_sums(const Row& r, const Cut& base, float pivot, const Sa
     above += task.above[i];
     below += task.below[i];
   }
-  return {range_of(above, r.cols), range_of(below, r.cols)};
+  const int64_t padded = r.blocks * kBlock;
+  return {range_of(above, padded), range_of(below, padded)};
 }
 
 }  // namespace

@@ -224,14 +224,14 @@ bool top_p_near_head(const Row& r, const Cut& base, float p, List& list, float h
 // there.
 bool look_beneath(const Row& r, const Cut& base, const Sample& few, float scale, float head_lo,
                   float beyond, float& low) {
-  constexpr float kFewTokens = 2048.0f;
+  constexpr float kMostTokens = 4096.0f;
   low = head_lo;
   if (beyond <= 0.0f) return true;
   const float least = lightest_value(r, base.lo), mass = 2.0f * beyond / scale;
   if (!(mass < few.total)) return false;
   const Places places{r.rule.kind == WeightKind::kLogits};
   low = few.value_of_mass(mass, least, head_lo, places).value;
-  return low < head_lo && float(few.count_at_least(low)) * scale <= 2.0f * kFewTokens;
+  return low < head_lo && float(few.count_at_least(low)) * scale <= kMostTokens;
 }
 
 // The next pivot, after the sums around one have shown what the sample's mass on either side of it
