@@ -61,7 +61,7 @@ Sums exact_sums(const Input& in, Moments moments) {
 }
 
 void sides(const Input& in, Result& out) {
-  SideSums sums(in.rule, in.hi);
+  SideSums<float> sums(in.rule, in.hi);
   for (int64_t b = 0; b < in.n / kBlock; ++b)
     sums.add(in.x + b * kBlock, in.block_weight[b], in.block_max[b]);
   sums.finish(out.above, out.below);
@@ -69,7 +69,7 @@ void sides(const Input& in, Result& out) {
 
 int64_t look(const Input& in) {
   List found = in.zone;
-  ZoneGatherer zone(found, in.lo, in.hi);
+  ZoneGatherer<float> zone(found, in.lo, in.hi);
   for (int64_t b = 0; b < in.n / kBlock; ++b)
     if (!zone.add(in.x + b * kBlock, uint32_t(b * kBlock))) return -1;
   return zone.finish() ? found.n : -1;

@@ -6,6 +6,7 @@
 #include "row.inl"
 #include "edits.inl"
 #include "lanes.inl"
+#include "blocks.inl"
 #include "sums.inl"
 #include "noise.inl"
 #include "race.inl"

@@ -39,11 +39,19 @@ struct RoughLanes {
   }
 };
 
-template <bool kFine>
-void add_rough(const RoughLanes<kFine>& lanes, const float* x, Group& sum) {
+// x + y; where there are registers for it, half by the multipliers, which have less to do here than
+// the adders. The rounding is the same.
+Group add_both_ways(const Group& x, const Group& y) {
+  if constexpr (!kSumsLate) return add(x, y);
+  const V::F one = V::set(1.0f);
+  return {V::add(x.a, y.a), V::fma(y.b, one, x.b), V::add(x.c, y.c), V::fma(y.d, one, x.d)};
+}
+
+template <bool kFine, typename T>
+void add_rough(const RoughLanes<kFine>& lanes, const T* x, Group& sum) {
   Group s = sum;
 #pragma GCC unroll 4
-  for (int j = 0; j < kVecs; j += kGroup) s = add(s, lanes(load_group(x, j)));
+  for (int j = 0; j < kVecs; j += kGroup) s = add_both_ways(s, lanes(load_any_order(x, j)));
   sum = s;
 }
 
@@ -58,22 +66,26 @@ struct RoughTask {
   template <bool kFine>
   static void run(void* argument, int64_t i) {
     RoughTask& t = *static_cast<RoughTask*>(argument);
+    t.part[i] = with_blocks(*t.row, t.base, [&](auto blocks) { return sum<kFine>(t, i, blocks); });
+  }
+  template <bool kFine, typename Blocks>
+  static double sum(const RoughTask& t, int64_t i, const Blocks& blocks) {
     const Row& r = *t.row;
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
     const RoughLanes<kFine> lanes(V::set(r.rule.c), V::set(-t.mc));
-    alignas(64) float buffer[kBlock];
+    alignas(64) typename Blocks::Value room[kBlock];
     LaneDoubles weight;
     for (int64_t b = begin; b < end;) {
       Group sum = zeros();
       for (int n = 0; n < kRoughRun && b < end; ++b) {
         if (t.block_weight[b] <= kNoWeight || !block_alive(r, t.base, b)) continue;
-        add_rough(lanes, kept_block(r, t.base, b, buffer), sum);
+        add_rough(lanes, blocks(b, room), sum);
         ++n;
       }
       weight.add(total(sum));
     }
-    t.part[i] = weight.total();
+    return weight.total();
   }
 };
 

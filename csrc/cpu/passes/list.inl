@@ -31,6 +31,7 @@ List make_list(Scratch& scratch, Scratch::Slot slot, int64_t capacity) {
 // x - lo, read as an unsigned integer, are no more than those of hi - lo where x lies in the zone,
 // since rounding is monotone and a negative difference has the highest bit set: one comparison, and
 // a closer look at the hits.
+template <typename T>
 class ZoneGatherer {
  public:
   ZoneGatherer(List& l, float lo, float hi)
@@ -41,10 +42,10 @@ class ZoneGatherer {
         width_(V::as_int(V::sub(V::set(hi), base_))) {}
 
   // Where the block that is added next may lie: it is read later.
-  float* room() { return room_ + n_ * kBlock; }
+  T* room() { return room_ + n_ * kBlock; }
   // Ids count up from first_id. False when the list is full (it is then incomplete, and n at most
   // its capacity).
-  bool add(const float* x, uint32_t first_id) {
+  bool add(const T* x, uint32_t first_id) {
     for (int w = 0; w < kWords; ++w) {
       uint64_t word = 0;
       for (int j = 0; j < kPerWord; ++j) {
@@ -74,16 +75,17 @@ class ZoneGatherer {
  private:
   static constexpr int kWords = kBlock / 64, kPerWord = 64 / V::kLanes, kBatch = 8;
 
-  bool append(const float* x, uint32_t first_id, uint64_t word) {
+  bool append(const T* x, uint32_t first_id, uint64_t word) {
     constexpr int kFew = 12;
     const int hits = __builtin_popcountll(word);
     if (l_.n + hits + V::kLanes > l_.capacity) return false;
     if (hits <= kFew) {  // one by one: a branch for each vector would be mispredicted at each hit
       for (; word != 0; word &= word - 1) {
         const int i = __builtin_ctzll(word);
-        l_.x[l_.n] = x[i];
+        const float v = widen(x[i]);
+        l_.x[l_.n] = v;
         l_.id[l_.n] = first_id + uint32_t(i);
-        l_.n += x[i] >= lo_ && x[i] <= hi_;
+        l_.n += v >= lo_ && v <= hi_;
       }
       return true;
     }
@@ -103,21 +105,22 @@ class ZoneGatherer {
   int n_ = 0;
   uint64_t open_ = 0;  // which words have bits set
   uint64_t words_[kBatch * kWords];
-  const float* blocks_[kBatch];
+  const T* blocks_[kBatch];
   uint32_t ids_[kBatch];
-  alignas(64) float room_[kBatch * kBlock];
+  alignas(64) T room_[kBatch * kBlock];
 };
 
 // Gathers the kept tokens of [lo, hi]. False when there are too many.
 bool gather_zone(List& l, const Row& r, const Cut& cut, float lo, float hi) {
   if (r.cols >= int64_t{1} << 32) return false;
-  ZoneGatherer zone(l, lo, hi);
-  for (int64_t b = 0; b < r.blocks; ++b) {
-    if (r.block_max[b] < lo || !block_alive(r, cut, b)) continue;
-    const float* x = kept_block(r, cut, b, zone.room());
-    if (!zone.add(x, uint32_t(b * kBlock))) return false;
-  }
-  return zone.finish();
+  return with_blocks(r, cut, [&](auto blocks) {
+    ZoneGatherer<typename decltype(blocks)::Value> zone(l, lo, hi);
+    for (int64_t b = 0; b < r.blocks; ++b) {
+      if (r.block_max[b] < lo || !block_alive(r, cut, b)) continue;
+      if (!zone.add(blocks(b, zone.room()), uint32_t(b * kBlock))) return false;
+    }
+    return zone.finish();
+  });
 }
 
 // All kept tokens with x >= lo.

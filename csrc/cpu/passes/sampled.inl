@@ -149,7 +149,7 @@ Sample new_sample(Scratch& scratch) {
 Sample sample_maxima(const Row& r, float low, float ceiling, Scratch& scratch) {
   Sample s = new_sample(scratch);
   List found = make_list(scratch, Scratch::kListB, kMaxSampleBlocks * kBlock);
-  ZoneGatherer zone(found, low, next_down(ceiling));
+  ZoneGatherer<float> zone(found, low, next_down(ceiling));
   const int64_t n = r.blocks * V::kLanes;
   for (int64_t i = 0; i < n; i += kBlock) {
     const float* x = r.group_max + i;

@@ -7,13 +7,14 @@ namespace fusedraw {
 namespace {
 
 // Float32 sums of the weights at or above a pivot and below it, a run of blocks at a time.
+template <typename T>
 class SideSums {
  public:
   SideSums(const WeightRule& rule, float pivot) : rule_(rule), pivot_(pivot) {}
 
   // Where the block that is added next may lie: it is read later.
-  float* room() { return room_ + n_ * kBlock; }
-  void add(const float* x, float e_max, float block_max) {
+  T* room() { return room_ + n_ * kBlock; }
+  void add(const T* x, float e_max, float block_max) {
     blocks_[n_++] = x;
     e_max_ = e_max > e_max_ ? e_max : e_max_;
     top_ = block_max > top_ ? block_max : top_;
@@ -66,19 +67,19 @@ class SideSums {
     if constexpr (kSumsLate && kInSteps<Lanes>) {
       // What one group needs first is worked out beside the sums of the group before it.
       blocks_[n_] = blocks_[0];
-      Group v = load_group(blocks_[0], 0), t = lanes.t(v), f = Lanes::frac(t);
-      GroupMask m = at_least(v, pivot);
+      Group v = load_any_order(blocks_[0], 0), t = lanes.t(v), f = Lanes::frac(t);
       for (int j = kGroup; j <= n_ * kVecs; j += kGroup) {
-        add(m, Lanes::exp2(f, t));
-        v = load_group(blocks_[j / kVecs], j % kVecs);
+        const GroupMask m = at_least(v, pivot);
+        const Group e = Lanes::exp2(f, t);
+        v = load_any_order(blocks_[j / kVecs], j % kVecs);
         t = lanes.t(v);
+        add(m, e);
         f = Lanes::frac(t);
-        m = at_least(v, pivot);
       }
     } else {
       for (int i = 0; i < n_; ++i) {
         for (int j = 0; j < kVecs; j += kGroup) {
-          const Group v = load_group(blocks_[i], j);
+          const Group v = load_any_order(blocks_[i], j);
           add(at_least(v, pivot), lanes(v));
         }
       }
@@ -91,16 +92,16 @@ class SideSums {
     Group s = zeros();
     for (int i = 0; i < n_; ++i)
       for (int j = 0; j < kVecs; j += kGroup)
-        s = fusedraw::add(s, lanes(load_group(blocks_[i], j)));
+        s = fusedraw::add(s, lanes(load_any_order(blocks_[i], j)));
     below_.add(total(s));
   }
   const WeightRule rule_;
   const float pivot_;
   int n_ = 0;
   float e_max_ = 0.0f, top_ = -inf32();  // of the blocks that wait
-  const float* blocks_[kRoughRun + 1];
+  const T* blocks_[kRoughRun + 1];
   LaneDoubles above_, below_;
-  alignas(64) float room_[kRoughRun * kBlock];
+  alignas(64) T room_[kRoughRun * kBlock];
 };
 
 struct RoughPivotTask {
@@ -114,10 +115,14 @@ struct RoughPivotTask {
 
   static void run(void* argument, int64_t i) {
     RoughPivotTask& t = *static_cast<RoughPivotTask*>(argument);
+    with_blocks(*t.row, t.base, [&](auto blocks) { sum(t, i, blocks); });
+  }
+  template <typename Blocks>
+  static void sum(RoughPivotTask& t, int64_t i, const Blocks& blocks) {
     const Row& r = *t.row;
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
-    SideSums sums(r.rule, t.pivot);
+    SideSums<typename Blocks::Value> sums(r.rule, t.pivot);
     if (i == 0) sums.add(*t.sample);
     int64_t held = t.sample->next_held(begin);
     for (int64_t b = begin; b < end; ++b) {
@@ -127,7 +132,7 @@ struct RoughPivotTask {
       }
       const float e_max = t.block_weight[b];
       if (e_max <= kNoWeight || !block_alive(r, t.base, b)) continue;
-      sums.add(kept_block(r, t.base, b, sums.room()), e_max, r.block_max[b]);
+      sums.add(blocks(b, sums.room()), e_max, r.block_max[b]);
     }
     sums.finish(t.above[i], t.below[i]);
   }

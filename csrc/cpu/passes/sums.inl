@@ -16,7 +16,7 @@ class SumsOf {
       : rule_(rule), moments_(rule.kind == WeightKind::kLogits ? moments : Moments::kNone) {}
 
   // Where the block that is added next may lie: it is read later.
-  float* room() { return room_ + n_ * kBlock; }
+  T* room() { return room_ + n_ * kBlock; }
   void add(const T* x, float e_max) {
     blocks_[n_++] = x;
     e_max_ = e_max > e_max_ ? e_max : e_max_;
@@ -69,7 +69,7 @@ class SumsOf {
   float e_max_ = 0.0f;  // of the blocks that wait
   const T* blocks_[kRun + 1];
   Sums sums_;
-  alignas(64) float room_[kRun * kBlock];
+  alignas(64) T room_[kRun * kBlock];
 };
 using RowSums = SumsOf<float>;
 
@@ -95,29 +95,21 @@ struct SumTask {
 
   static void run(void* argument, int64_t i) {
     SumTask& t = *static_cast<SumTask*>(argument);
-    // Blocks that need no more than widening are widened on the way.
-    if (t.row->fetch == fetch_block<BFloat16, false>)
-      t.part[i] = sum<BFloat16>(t, i);
-    else if (t.row->fetch == fetch_block<Float16, false>)
-      t.part[i] = sum<Float16>(t, i);
-    else
-      t.part[i] = sum<float>(t, i);
+    const Row& r = *t.row;
+    t.part[i] = with_blocks(r, Cut{smallest_valid(r), kAllTies},
+                            [&](auto blocks) { return sum(t, i, blocks); });
   }
 
-  template <typename T>
-  static Sums sum(const SumTask& t, int64_t i) {
+  template <typename Blocks>
+  static Sums sum(const SumTask& t, int64_t i, const Blocks& blocks) {
     const Row& r = *t.row;
     const int64_t begin = i * t.parts.per;
     const int64_t end = begin + t.parts.per < r.blocks ? begin + t.parts.per : r.blocks;
-    SumsOf<T> sums(t.rule, t.moments);
+    SumsOf<typename Blocks::Value> sums(t.rule, t.moments);
     for (int64_t b = begin; b < end; ++b) {
       const float e_max = t.block_weight[b];
       prefetch_ahead(r, b);
-      if (e_max <= kNoWeight) continue;
-      if constexpr (sizeof(T) == sizeof(float))
-        sums.add(r.fetch(r, b, sums.room()), e_max);
-      else
-        sums.add(block_data<T>(r, b), e_max);
+      if (e_max > kNoWeight) sums.add(blocks(b, sums.room()), e_max);
     }
     return sums.finish();
   }
@@ -141,36 +133,6 @@ Sums row_sums(const Row& r, const WeightRule& rule, Moments moments, const Pool&
   return sums;
 }
 
-// Replaces what a cut drops by padding. Most blocks need one comparison a lane; the block in which
-// the last kept tie lies is decided id by id.
-const float* cut_block(const Row& r, const Cut& cut, int64_t b, const float* x, float* out) {
-  const int64_t first = b * kBlock;
-  if (cut.lo <= smallest_valid(r) && cut.last == kAllTies) return x;
-  if (cut.last >= first && cut.last < first + kBlock) {
-    for (int i = 0; i < kBlock; ++i) out[i] = keeps(cut, x[i], first + i) ? x[i] : r.pad;
-    return out;
-  }
-  const V::F lo = V::set(cut.last < first ? next_up(cut.lo) : cut.lo), pad = V::set(r.pad);
-  for (int j = 0; j < kVecs; ++j) {
-    const V::F v = V::load(x + j * V::kLanes);
-    V::store(out + j * V::kLanes, V::select(V::ge(v, lo), v, pad));
-  }
-  return out;
-}
-
-// Block b with what the cut drops as padding; the row itself where nothing has to be done.
-FD_IN_LOOP const float* kept_block(const Row& r, const Cut& cut, int64_t b, float* room) {
-  const bool whole = cut.lo <= smallest_valid(r) && cut.last == kAllTies;
-  if (whole && r.fetch == fetch_block<float, false>) return block_data<float>(r, b);
-  return cut_block(r, cut, b, r.fetch(r, b, room), room);
-}
-
-// Whether the cut can keep anything of a block with this maximum.
-bool block_alive(const Row& r, const Cut& cut, int64_t b) {
-  const float m = r.block_max[b];
-  return m > cut.lo || (m == cut.lo && cut.last >= b * kBlock && m >= smallest_valid(r));
-}
-
 // Number of kept tokens, weightless ones included.
 int64_t count_kept(const Row& r, const Cut& cut) {
   alignas(64) float buffer[kBlock];
@@ -187,13 +149,15 @@ int64_t count_kept(const Row& r, const Cut& cut) {
 
 // Sums over the kept tokens.
 Sums kept_sums(const Row& r, const Cut& cut, Moments moments) {
-  RowSums sums(r.rule, moments);
-  for (int64_t b = 0; b < r.blocks; ++b) {
-    const float e_max = top_weight(r.rule, r.block_max[b]);
-    if (e_max <= kNoWeight || !block_alive(r, cut, b)) continue;
-    sums.add(kept_block(r, cut, b, sums.room()), e_max);
-  }
-  return sums.finish();
+  return with_blocks(r, cut, [&](auto blocks) {
+    SumsOf<typename decltype(blocks)::Value> sums(r.rule, moments);
+    for (int64_t b = 0; b < r.blocks; ++b) {
+      const float e_max = top_weight(r.rule, r.block_max[b]);
+      if (e_max <= kNoWeight || !block_alive(r, cut, b)) continue;
+      sums.add(blocks(b, sums.room()), e_max);
+    }
+    return sums.finish();
+  });
 }
 u128 kept_sum(const Row& r, const Cut& cut) { return kept_sums(r, cut, Moments::kNone).s; }
 

@@ -63,7 +63,7 @@ Cut top_p_in_list(List list, const Row& r, Zone zone, u128 target, bool ties_all
     if (mass > slack) z.hi = places.value(b.high);
     List to = make_list(scratch, Scratch::kListB, kMiddle);
     PivotAdder adder(r.rule, next_up(z.hi));
-    ZoneGatherer gatherer(to, z.lo, z.hi);
+    ZoneGatherer<float> gatherer(to, z.lo, z.hi);
     bool fits = z.hi >= z.lo;
     for (int64_t b = 0; fits && b < blocks; ++b) {
       const float* x = list.x + b * kBlock;
