@@ -8,7 +8,8 @@ Bare loops (limits.cpp, compiled against the engine's own sources) over one row:
 256, float32, one thread, the data in cache, interleaved with the floors in one process; medians. No draw, no
 search, no call from Python: what remains between such a loop and an engine's time is the engine's. `with the
 scan` adds the first pass, which every operation of the law begins with: m is not known ahead, a NaN must be
-seen.
+seen. In AVX-512 also the instructions of some passes with no order between them: what the processor's ports
+take for them, below which no loop of these instructions can be.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Limit:
     title: str
     floor: str
     avx512: tuple[float, float, float]
-    avx2: tuple[float, float, float]
+    avx2: tuple[float, float, float] | None
     goal: float | None = None  # times the floor, of the call that the loop is a part of
     with_scan: bool = True
 
@@ -59,12 +60,21 @@ LIMITS = (
     Limit("exp", "floor: float32 sum of exps, m known", "exp", (6, 3, 0), (6, 4, 3), None, False),
     Limit("scan", "maxima of blocks, NaN (greedy)", "read", (0, 1.5, 0), (0, 1.5, 0.5), 1.2, False),
     Limit("weights", "exact sum of e (logp)", "exp", (7, 6, 2), (8, 7, 5)),
+    Limit("weights-free", "the same instructions in no order", "exp", (7, 6, 2), None),
     Limit("moments", "exact sums of e and t e (logp, entropy)", "exp", (8, 10, 4), (9, 11, 8), 1.5),
+    Limit("moments-free", "the same instructions in no order", "exp", (8, 10, 4), None, 1.5),
     Limit("sides", "float32 sums on both sides of a pivot (top-p)", "exp", (6, 7, 1), (7, 8, 5), 2.0),
+    Limit("sides-free", "the same instructions in no order", "exp", (6, 7, 1), None, 2.0),
     Limit("look", "the tokens next to it, gathered (top-p)", "read", (0, 2, 2), (0, 2, 2), None, False),
     Limit("rough", "float32 sum, 2^f of degree 3 (top-p)", "exp", (4, 3, 0), (5, 4, 3), 1.3),
 )
-PASSES = {"scan": 0, "weights": 1, "moments": 2, "sides": 3, "look": 4, "rough": 5}  # Pass of limits.cpp
+# Pass of limits.cpp.
+PASSES = {"scan": 0, "weights": 1, "moments": 2, "sides": 3, "look": 4, "rough": 5}
+FREE = {"weights-free": 6, "moments-free": 7, "sides-free": 8}
+
+
+def limits_of(isa: str) -> tuple[Limit, ...]:
+    return tuple(limit for limit in LIMITS if isa == "avx512" or limit.avx2 is not None)
 
 
 class Result(ctypes.Structure):
@@ -106,7 +116,7 @@ class Loop:
             raise ValueError(f"limits: expected a float32 row of whole blocks of {BLOCK}, got {what}")
         self.row, self.room = row.contiguous(), torch.empty(row.numel() // BLOCK * 2 + row.numel() * 2 + 64)
         self.result, self.run = Result(), library(isa)
-        self.before = (PASSES[name], self.row.data_ptr(), row.numel(), TEMPERATURE, *zone)
+        self.before = ((PASSES | FREE)[name], self.row.data_ptr(), row.numel(), TEMPERATURE, *zone)
 
     def __call__(self, rounds: int = 1) -> float:
         return self.run(*self.before, self.room.data_ptr(), ctypes.byref(self.result), rounds)
@@ -122,8 +132,8 @@ def measure(kind: str, rounds: int) -> dict[str, float]:
     """Microseconds by name."""
     row = data.make(kind, VOCAB, 1, torch.float32)[0].clone()
     chunks: dict[str, timing.Chunk] = {}
-    for limit in LIMITS:
-        if limit.name in PASSES:
+    for limit in limits_of(floors.isa()):
+        if limit.name in PASSES | FREE:
             chunks[limit.name] = timing.chunk_in_c(Loop(limit.name, row, floors.isa(), zone_of(row)))
         else:
             chunks[limit.name] = timing.chunk_in_c(floors.Floor(limit.name, row[None], 1, TEMPERATURE))
@@ -132,14 +142,18 @@ def measure(kind: str, rounds: int) -> dict[str, float]:
     return {name: round(samples.median * 1e6, 2) for name, samples in got.items()}
 
 
+def operations(limit: Limit, isa: str) -> tuple[float, float, float]:
+    return limit.avx512 if isa == "avx512" or limit.avx2 is None else limit.avx2
+
+
 def table(isa: str, us: dict[str, float]) -> list[str]:
     """In Markdown."""
     lines = [
         f"| {isa} | multiply | add, compare | other | all | us | x floor | with the scan | goal of a call |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for limit in LIMITS:
-        counts = limit.avx512 if isa == "avx512" else limit.avx2
+    for limit in limits_of(isa):
+        counts = operations(limit, isa)
         floor = us[limit.floor]
         cells = [limit.title, *(f"{n:g}" for n in (*counts, sum(counts))), f"{us[limit.name]:.1f}"]
         cells.append(f"{us[limit.name] / floor:.2f} {limit.floor}")
@@ -169,8 +183,8 @@ def main() -> None:
     old = json.loads(args.output.read_text()) if args.output.exists() else {}
     kept = old.get("limits", {}) if old.get("machine") == timing.machine() else {}
     found = {"data": args.data, "rounds": args.rounds, "load_before": load, "us": us}
-    found["over_floor"] = {k.name: round(us[k.name] / us[k.floor], 3) for k in LIMITS}
-    found["operations"] = {k.name: k.avx512 if isa == "avx512" else k.avx2 for k in LIMITS}
+    found["over_floor"] = {k.name: round(us[k.name] / us[k.floor], 3) for k in limits_of(isa)}
+    found["operations"] = {k.name: operations(k, isa) for k in limits_of(isa)}
     timing.store(args.output, vocab=VOCAB, limits={**kept, isa: found})
     print(f"stored: {args.output}")
 

@@ -314,8 +314,8 @@ void sum_blocks(const Lanes& lanes, const T* const* x, int n, FixedSum& sum, Fix
     Group t = lanes.t(load_any_order(x[0], 0)), f = Lanes::frac(t);
 #pragma GCC unroll 2
     for (int j = 0; j < n * kVecs; j += kGroup) {
-      const Group next = exp2_of(f, t);
-      s.add(e);
+      const Group next = exp2_of(f, t), before = e;
+      if (kFirst) s.add(before);
       if (kFirst) g.subtract(y);  // -(-t e)
       if (kSecond) h.add(z);
       e = next;
@@ -323,6 +323,7 @@ void sum_blocks(const Lanes& lanes, const T* const* x, int n, FixedSum& sum, Fix
       if (kFirst) y = keep_product(weighs, t, e);
       if (kSecond) z = keep_product(weighs, y, t);
       t = lanes.t(load_any_order(x[(j + kGroup) / kVecs], (j + kGroup) % kVecs));
+      if (!kFirst) s.add(before);  // here the adders would wait otherwise
       f = Lanes::frac(t);
     }
     s.add(e);
