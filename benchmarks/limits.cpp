@@ -105,26 +105,27 @@ double rough_sum(const Input& in) {
 #define FD_FMA(to) "vfmadd213ps %%zmm31, %%zmm30, %%zmm" #to "\n\t"
 #define FD_ADD(to) "vaddps %%zmm31, %%zmm30, %%zmm" #to "\n\t"
 #define FD_IADD(to) "vpaddd %%zmm31, %%zmm" #to ", %%zmm" #to "\n\t"
-#define FD_EXP2                                                                              \
-  FD_GAP "vmulps %%zmm31, %%zmm30, %%zmm2\n\t vreduceps $9, %%zmm31, %%zmm3\n\t" FD_FMA(4)    \
+#define FD_EXP2                                                                            \
+  FD_GAP "vmulps %%zmm31, %%zmm30, %%zmm2\n\t vreduceps $9, %%zmm31, %%zmm3\n\t" FD_FMA(4) \
       FD_FMA(5) FD_FMA(6) "vscalefps %%zmm31, %%zmm30, %%zmm7\n\t" FD_FMA(8) FD_FMA(9)
 #define FD_SUM(to) FD_ADD(to##1) FD_IADD(to##2) FD_ADD(to##3) FD_ADD(to##4) FD_IADD(to##5)
 #define FD_WEIGHTS FD_EXP2 FD_SUM(1) FD_FMA(10)
-#define FD_MOMENTS                                                                           \
-  FD_WEIGHTS "vcmpps $14, %%zmm31, %%zmm30, %%k2\n\t" FD_SUM(2)                              \
-      "vmulps %%zmm31, %%zmm30, %%zmm16%{%%k1%}%{z%}\n\t"
-#define FD_SIDES                                                                             \
-  FD_EXP2 "vcmpps $13, %%zmm31, %%zmm30, %%k2\n\t vaddps %%zmm31, %%zmm17, %%zmm17%{%%k1%}\n\t" \
-          "knotw %%k1, %%k3\n\t vaddps %%zmm31, %%zmm18, %%zmm18%{%%k1%}\n\t"
-#define FD_PASS(body)                                                                            \
-  asm volatile(                                                                                  \
-      "vbroadcastss %[half], %%zmm30\n\t vbroadcastss %[one], %%zmm31\n\t"                       \
+#define FD_MOMENTS                                            \
+  FD_WEIGHTS "vcmpps $14, %%zmm31, %%zmm30, %%k2\n\t" FD_SUM( \
+      2) "vmulps %%zmm31, %%zmm30, %%zmm16%{%%k1%}%{z%}\n\t"
+#define FD_SIDES                                                                            \
+  FD_EXP2                                                                                   \
+      "vcmpps $13, %%zmm31, %%zmm30, %%k2\n\t vaddps %%zmm31, %%zmm17, %%zmm17%{%%k1%}\n\t" \
+      "knotw %%k1, %%k3\n\t vaddps %%zmm31, %%zmm18, %%zmm18%{%%k1%}\n\t"
+#define FD_PASS(body)                                                                           \
+  asm volatile(                                                                                 \
+      "vbroadcastss %[half], %%zmm30\n\t vbroadcastss %[one], %%zmm31\n\t"                      \
       "kxnorw %%k1, %%k1, %%k1\n\t 1:\n\t" body                                                 \
       "add $64, %[x]\n\t cmp %[x], %[end]\n\t jne 1b\n\t"                                       \
-      : [x] "+r"(x)                                                                              \
-      : [end] "r"(end), [half] "m"(half), [one] "m"(one)                                         \
-      : "cc", "k1", "k2", "k3", "zmm0", "zmm1", "zmm2", "zmm3", "zmm4", "zmm5", "zmm6", "zmm7",  \
-        "zmm8", "zmm9", "zmm10", "zmm11", "zmm12", "zmm13", "zmm14", "zmm15", "zmm16", "zmm17",  \
+      : [x] "+r"(x)                                                                             \
+      : [end] "r"(end), [half] "m"(half), [one] "m"(one)                                        \
+      : "cc", "k1", "k2", "k3", "zmm0", "zmm1", "zmm2", "zmm3", "zmm4", "zmm5", "zmm6", "zmm7", \
+        "zmm8", "zmm9", "zmm10", "zmm11", "zmm12", "zmm13", "zmm14", "zmm15", "zmm16", "zmm17", \
         "zmm18", "zmm21", "zmm22", "zmm23", "zmm24", "zmm25", "zmm30", "zmm31")
 
 void without_order(Pass pass, const Input& in) {

@@ -44,7 +44,7 @@ QUICK_ROWS = (
 )
 
 # Seconds a case, for `--list`: of a run on two cores with every peer installed.
-PARTS = {"features": 1.6, "cold": 1.3, "growth-vocab": 1.2, "growth-batch": 6.0, "grid": 1.5}
+PARTS = {"features": 0.6, "cold": 1.0, "growth-vocab": 1.3, "growth-batch": 3.8, "grid": 2.1}
 
 # Arguments of fusedraw.sample. Names are those of tables, filters and stored results.
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time per call over the cases of cases.py, beside the floors and the peers; printed, and stored as JSON.
 
-python -m fusedraw bench                     everything, within an hour on two cores; again: what is missing
+python -m fusedraw bench                     everything, about an hour on two cores; again: what is missing
 python -m fusedraw bench --quick             about two minutes
 python -m fusedraw bench --case top-p-flat V128256-B1 --provider fusedraw exp    parts of names pick
 python -m fusedraw bench --compare OLD.json --from NEW.json      two stored runs side by side

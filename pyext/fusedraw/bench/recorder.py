@@ -19,7 +19,7 @@ RESULTS = Path("fusedraw-bench")  # of the current directory
 VARIABLE = "FUSEDRAW_BENCH"  # carries the selection to timed_cases.py
 
 ROUNDS = 15
-MINUTES = 55.0
+MINUTES = 90.0
 
 
 @dataclass
