@@ -110,13 +110,13 @@ double rough_sum(const Input& in) {
       FD_FMA(5) FD_FMA(6) "vscalefps %%zmm31, %%zmm30, %%zmm7\n\t" FD_FMA(8) FD_FMA(9)
 #define FD_SUM(to) FD_ADD(to##1) FD_IADD(to##2) FD_ADD(to##3) FD_ADD(to##4) FD_IADD(to##5)
 #define FD_WEIGHTS FD_EXP2 FD_SUM(1) FD_FMA(10)
-#define FD_MOMENTS                                            \
-  FD_WEIGHTS "vcmpps $14, %%zmm31, %%zmm30, %%k2\n\t" FD_SUM( \
-      2) "vmulps %%zmm31, %%zmm30, %%zmm16%{%%k1%}%{z%}\n\t"
-#define FD_SIDES                                                                            \
-  FD_EXP2                                                                                   \
-      "vcmpps $13, %%zmm31, %%zmm30, %%k2\n\t vaddps %%zmm31, %%zmm17, %%zmm17%{%%k1%}\n\t" \
-      "knotw %%k1, %%k3\n\t vaddps %%zmm31, %%zmm18, %%zmm18%{%%k1%}\n\t"
+#define FD_KEPT_PRODUCT \
+  "vcmpps $14, %%zmm31, %%zmm30, %%k2\n\t vmulps %%zmm31, %%zmm30, %%zmm16%{%%k1%}%{z%}\n\t"
+#define FD_MOMENTS FD_WEIGHTS FD_KEPT_PRODUCT FD_SUM(2)
+#define FD_SIDES                                                                        \
+  FD_EXP2                                                                               \
+  "vcmpps $13, %%zmm31, %%zmm30, %%k2\n\t vaddps %%zmm31, %%zmm17, %%zmm17%{%%k1%}\n\t" \
+  "knotw %%k1, %%k3\n\t vaddps %%zmm31, %%zmm18, %%zmm18%{%%k1%}\n\t"
 #define FD_PASS(body)                                                                           \
   asm volatile(                                                                                 \
       "vbroadcastss %[half], %%zmm30\n\t vbroadcastss %[one], %%zmm31\n\t"                      \
