@@ -332,15 +332,23 @@ void sum_blocks(const Lanes& lanes, const T* const* x, int n, FixedSum& sum, Fix
   } else if constexpr (!kFirst) {
     for (int i = 0; i < n; ++i) add_weights(lanes, x[i], s);
   } else {
+    // The registers do not hold all of it: what is to be summed goes through memory.
+    alignas(64) float weights[kBlock], products[kBlock], squares[kSecond ? kBlock : 1];
     for (int i = 0; i < n; ++i) {
       for (int j = 0; j < kVecs; j += kGroup) {
         const Group t = lanes.t(load_any_order(x[i], j)), e = Lanes::exp2(t);
-        s.add(e);
         const GroupMask weighs = above(e, V::set(kNoWeight));
         const Group y = keep_product(weighs, t, e);
-        g.subtract(y);
-        if (kSecond) h.add(keep_product(weighs, y, t));
+        store_group(weights, j, e);
+        store_group(products, j, y);
+        if constexpr (kSecond) store_group(squares, j, keep_product(weighs, y, t));
       }
+#pragma GCC unroll 4
+      for (int j = 0; j < kVecs; j += kGroup) s.add(load_group(weights, j));
+#pragma GCC unroll 4
+      for (int j = 0; j < kVecs; j += kGroup) g.subtract(load_group(products, j));
+      if constexpr (kSecond)
+        for (int j = 0; j < kVecs; j += kGroup) h.add(load_group(squares, j));
     }
   }
   sum = s;
