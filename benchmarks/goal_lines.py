@@ -15,6 +15,7 @@ VOCAB = 128256
 SMALL_VOCAB = 64
 ROWS = 16  # of each kind of data; the rounds go through them
 KEYS = 8
+FAR = 1.5  # times a goal: beyond it, a goal does not count as nearly reached
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Line:
         excess = self.limit / self.measured if self.at_least else self.measured / self.limit
         if excess <= 1:
             return "yes"
-        return f"NO, {excess:.2f} x off" + (" (over 2 x: not done)" if excess > 2 else "")
+        return f"NO, {excess:.2f} x off" + (f" (over {FAR:g} x: not done)" if excess > FAR else "")
 
     def cells(self) -> tuple[str, str, str]:
         sign = ">=" if self.at_least else "<="
