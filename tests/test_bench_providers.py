@@ -2,6 +2,9 @@
 """The benchmark's providers: each that is present draws from the law, and leaves it only where it says so; a
 wrong one is refused before it is timed; one that is absent says how to get it."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import fusedraw
@@ -58,6 +61,28 @@ def test_law(name, case):
     need(name)
     validate.check(name, case, rows_of(case))
     assert 0 < providers.chunk(name, case, rows_of(case))(2, True) < 10
+
+
+# What is compiled on first use has two forms; the choice is made once a process.
+AS_AVX2 = """
+from fusedraw.bench import bucketed, cases, data, floors, validate
+assert floors.isa() == "avx2" and bucketed.library().bucketed_isa() == b"avx2"
+for kind in ("peaked", "flat"):
+    case = cases.Case(4096, 3, "float32", 1, kind, "T")
+    rows = data.make(kind, 4096, 3)
+    floors.check(rows, 1)
+    validate.check("bucketed", case, rows)
+print("kept")
+"""
+
+
+def test_forms_for_machines_without_avx512():
+    need("bucketed")
+    environment = {**os.environ, "FLOORS_ISA": "avx2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", AS_AVX2], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "kept\n", done.stderr
 
 
 @pytest.mark.parametrize(("name", "case"), pairs(DRAWN, ["T", "top-k+top-p", "mix+top-p"], dtype="bfloat16"))

@@ -19,7 +19,7 @@ MOST_VOCAB = BLOCK * 4096  # kMostBlocks
 
 
 class Bucketed(Provider):
-    name, title = "bucketed", "rejection by octaves, C++ (AVX-512)"
+    name, title = "bucketed", "rejection by octaves, C++ (AVX-512 or AVX2)"
     configs, dtypes, one_thread = ("T",), ("float32",), True
     deviations = (
         "float32 sums of bounds, uniforms of 24 bits: a block below 2^-24 of the bounds' mass may never come",
@@ -31,7 +31,7 @@ class Bucketed(Provider):
             found = library()
         except RuntimeError as error:  # no compiler
             return f"{self.name}: {error}"
-        return f"{self.name}: this machine has no AVX-512" if found is None else None
+        return f"{self.name}: this machine has neither AVX-512 nor AVX2" if found is None else None
 
     def skipped(self, case: Case) -> str | None:
         if case.vocab % BLOCK != 0 or case.vocab > MOST_VOCAB:
@@ -74,7 +74,8 @@ def library() -> ctypes.CDLL | None:
     if platform.machine() not in ("x86_64", "AMD64"):
         return None
     lib = floors.compile_library("bucketed")
-    if not lib.bucketed_runs_here():
+    lib.bucketed_isa.restype = ctypes.c_char_p
+    if lib.bucketed_isa() is None:
         return None
     i64, pointer = ctypes.c_int64, ctypes.c_void_p
     lib.bucketed_run.restype = ctypes.c_double

@@ -34,9 +34,11 @@ FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-ffp-contract=off
 
 
 def build_library(name: str, flags: Sequence[str] = FLAGS) -> Path:
-    """`name`.cpp of this folder, built by the system's compiler into the user's cache on first use."""
-    source = HERE / f"{name}.cpp"
-    digest = hashlib.sha256(source.read_bytes() + " ".join(flags).encode()).hexdigest()[:12]
+    """`name`.cpp of this folder, built by the system's compiler into the user's cache on first use; it may
+    include `name`.inl."""
+    source, included = HERE / f"{name}.cpp", HERE / f"{name}.inl"
+    text = source.read_bytes() + (included.read_bytes() if included.exists() else b"")
+    digest = hashlib.sha256(text + " ".join(flags).encode()).hexdigest()[:12]
     CACHE.mkdir(parents=True, exist_ok=True)
     target = CACHE / f"{name}-{digest}.so"
     if not target.exists():
