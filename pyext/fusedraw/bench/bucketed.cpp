@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
 namespace {
@@ -23,23 +22,14 @@ constexpr float kMostOctaves = 100.0F;
 
 }  // namespace
 
+// What has no operator: the rest is written once, in bucketed.inl.
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma")
 namespace avx512 {
 namespace {
 using F = __m512;
-constexpr int64_t kLanes = 16;
-inline F set(float x) { return _mm512_set1_ps(x); }
-inline F load(const float* p) { return _mm512_loadu_ps(p); }
-inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
 inline F max(F a, F b) { return _mm512_max_ps(a, b); }
-inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 inline F fmsub(F a, F b, F c) { return _mm512_fmsub_ps(a, b, c); }
-inline F power(F exponent) {  // 2^trunc(exponent)
-  const __m512i n = _mm512_cvttps_epi32(exponent);
-  return _mm512_castsi512_ps(
-      _mm512_add_epi32(_mm512_set1_epi32(127 << 23), _mm512_slli_epi32(n, 23)));
-}
 inline float largest(F x) { return _mm512_reduce_max_ps(x); }
 inline float sum_of(F x) { return _mm512_reduce_add_ps(x); }
 }  // namespace
@@ -52,18 +42,8 @@ inline float sum_of(F x) { return _mm512_reduce_add_ps(x); }
 namespace avx2 {
 namespace {
 using F = __m256;
-constexpr int64_t kLanes = 8;
-inline F set(float x) { return _mm256_set1_ps(x); }
-inline F load(const float* p) { return _mm256_loadu_ps(p); }
-inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 inline F max(F a, F b) { return _mm256_max_ps(a, b); }
-inline F add(F a, F b) { return _mm256_add_ps(a, b); }
 inline F fmsub(F a, F b, F c) { return _mm256_fmsub_ps(a, b, c); }
-inline F power(F exponent) {  // 2^trunc(exponent)
-  const __m256i n = _mm256_cvttps_epi32(exponent);
-  return _mm256_castsi256_ps(
-      _mm256_add_epi32(_mm256_set1_epi32(127 << 23), _mm256_slli_epi32(n, 23)));
-}
 inline float largest(F x) {
   __m128 q = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   q = _mm_max_ps(q, _mm_movehl_ps(q, q));
@@ -79,31 +59,15 @@ inline float sum_of(F x) {
 }  // namespace avx2
 #pragma GCC pop_options
 
-namespace {
-
-// Null where the machine has neither. FLOORS_ISA=avx2: as on a machine without AVX-512.
-const char* chosen() {
-  const char* forced = std::getenv("FLOORS_ISA");
-  const bool narrow = forced != nullptr && std::strcmp(forced, "avx2") == 0;
-  if (!narrow && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-    return "avx512";
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "avx2" : nullptr;
-}
-
-}  // namespace
-
 extern "C" {
 
-const char* bucketed_isa() {
-  static const char* const isa = chosen();
-  return isa;
-}
+int bucketed_runs_here() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 // `iterations` draws of every row [rows, cols]; ids of the last; returns the seconds in total.
-double bucketed_run(const float* x, int64_t rows, int64_t cols, float scale, uint64_t seed,
-                    int64_t* ids, int64_t iterations) {
-  const auto draw = std::strcmp(bucketed_isa(), "avx512") == 0 ? avx512::draw : avx2::draw;
+// `wide`: in AVX-512, which the machine must have.
+double bucketed_run(int wide, const float* x, int64_t rows, int64_t cols, float scale,
+                    uint64_t seed, int64_t* ids, int64_t iterations) {
+  const auto draw = wide ? avx512::draw : avx2::draw;
   uint64_t state = seed | 1;
   const auto start = std::chrono::steady_clock::now();
   for (int64_t i = 0; i < iterations; ++i) {

@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // The passes of bucketed.cpp, once for each instruction set: included inside a target region and
-// a namespace that holds the vectors and their verbs.
+// a namespace that holds the vectors F and what they have no operator for.
 namespace {
+
+using I = int32_t __attribute__((vector_size(sizeof(F))));
+constexpr int64_t kLanes = sizeof(F) / sizeof(float);
+
+inline F set(float x) { return x - F{}; }  // in every lane
+inline F load(const float* p) {
+  F x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
 
 uint64_t next_bits(uint64_t& state) {  // xorshift64*, Vigna 2016
   state ^= state >> 12;
@@ -32,8 +42,9 @@ float row_max(const float* x, int64_t n) {
 
 // 2^-floor(t), t = (max - x) * scale: floor and the exponent come from one conversion.
 inline F bound(F x, F scale, F shift) {
-  // -t <= 0; rounding it towards zero is -floor(t)
-  return power(max(fmsub(x, scale, shift), set(-kMostOctaves)));
+  const F t = max(fmsub(x, scale, shift), set(-kMostOctaves));  // -t <= 0
+  // rounding -t towards zero is -floor(t)
+  return F((__builtin_convertvector(t, I) << 23) + (127 << 23));
 }
 
 int64_t draw(const float* x, int64_t n, float scale, uint64_t& state) {
@@ -44,21 +55,22 @@ int64_t draw(const float* x, int64_t n, float scale, uint64_t& state) {
   float total = 0.0F;
   for (int64_t b = 0; b < blocks; ++b) {
     F sum[4];
-    for (auto& v : sum) v = set(0.0F);
+    for (auto& v : sum) v = F{};
     for (int64_t i = 0; i < kBlock; i += 4 * kLanes) {
       for (int c = 0; c < 4; ++c) {
         const F v = load(x + b * kBlock + i + kLanes * c);
-        sum[c] = add(sum[c], bound(v, s, shift));
+        sum[c] += bound(v, s, shift);
       }
     }
-    sums[b] = sum_of(add(add(sum[0], sum[1]), add(sum[2], sum[3])));
+    sums[b] = sum_of((sum[0] + sum[1]) + (sum[2] + sum[3]));
     total += sums[b];
   }
   for (;;) {
     const int64_t b = pick(sums, blocks, next_uniform(state) * total);
     float inner[kBlock];
     for (int64_t i = 0; i < kBlock; i += kLanes) {
-      store(inner + i, bound(load(x + b * kBlock + i), s, shift));
+      const F bounds = bound(load(x + b * kBlock + i), s, shift);
+      std::memcpy(inner + i, &bounds, sizeof bounds);
     }
     const int64_t id = b * kBlock + pick(inner, kBlock, next_uniform(state) * sums[b]);
     const float t = (top - x[id]) * scale;

@@ -31,7 +31,7 @@ class Bucketed(Provider):
             found = library()
         except RuntimeError as error:  # no compiler
             return f"{self.name}: {error}"
-        return f"{self.name}: this machine has neither AVX-512 nor AVX2" if found is None else None
+        return f"{self.name}: this machine has no AVX2" if found is None else None
 
     def skipped(self, case: Case) -> str | None:
         if case.vocab % BLOCK != 0 or case.vocab > MOST_VOCAB:
@@ -53,7 +53,8 @@ class Draws:
         assert found is not None and logits.is_contiguous()
         self.run, self.logits, self.seeds = found.bucketed_run, logits, spread_seeds()
         self.ids = torch.zeros(logits.shape[0], dtype=torch.int64)
-        self.before = (logits.data_ptr(), *logits.shape, floors.LOG2E / temperature)
+        wide = floors.isa() == "avx512"
+        self.before = (wide, logits.data_ptr(), *logits.shape, floors.LOG2E / temperature)
 
     def __call__(self, rounds: int) -> float:
         return self.run(*self.before, next(self.seeds), self.ids.data_ptr(), rounds)
@@ -74,10 +75,9 @@ def library() -> ctypes.CDLL | None:
     if platform.machine() not in ("x86_64", "AMD64"):
         return None
     lib = floors.compile_library("bucketed")
-    lib.bucketed_isa.restype = ctypes.c_char_p
-    if lib.bucketed_isa() is None:
+    if not lib.bucketed_runs_here():
         return None
-    i64, pointer = ctypes.c_int64, ctypes.c_void_p
+    i64, u64, pointer = ctypes.c_int64, ctypes.c_uint64, ctypes.c_void_p
     lib.bucketed_run.restype = ctypes.c_double
-    lib.bucketed_run.argtypes = [pointer, i64, i64, ctypes.c_float, ctypes.c_uint64, pointer, i64]
+    lib.bucketed_run.argtypes = [ctypes.c_int, pointer, i64, i64, ctypes.c_float, u64, pointer, i64]
     return lib
